@@ -1,0 +1,141 @@
+"""A language model from one page, twice: diffusion.py fills in blanks, gpt.py predicts the next token.
+
+Same network, data, optimizer and budget. `diff gpt.py diffusion.py` shows all that differs, in five tagged places:
+
+    DIFF 1  vocabulary    diffusion needs one id more: MASK, "not written yet"
+    DIFF 2  attention     a blank is filled from both sides; the next token only from the left
+    DIFF 3  objective     hide k tokens, k ~ U{1..L}, and name them; or name each token's successor
+    DIFF 4  loss scope    the hidden tokens; or all tokens. Scored on held-out text: a bound; or an exact value
+    DIFF 5  generation    everywhere at once, surest first; or left to right, with a cache
+
+Train on the built-in language (minutes, nothing to download), then write:
+    python diffusion.py --train --generate
+Train on Tiny Shakespeare, half an hour on a laptop; write with the weights that are shipped:
+    python diffusion.py --train --data shakespeare --preset small
+    python diffusion.py --generate --prompt "ROMEO:"
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from microdlm import cli, masking, objectives, terminal, training
+from microdlm.corpus import load_corpus
+from microdlm.errors import UserError
+from microdlm.pretrained import LanguageModel, load
+from microdlm.runs import Run
+from microdlm.state import State, TrainConfig, describe
+from microdlm.transformer import Transformer, TransformerConfig
+
+NAME = Path(__file__).stem
+
+PRESETS = {  # name: (L, sizes of the network, training)
+    "nano": (128, dict(n_layer=3, n_head=4, d_model=96), TrainConfig(steps=2000, batch_size=16)),
+    "small": (256, dict(n_layer=4, n_head=4, d_model=128), TrainConfig(steps=8000, batch_size=16)),
+    "full": (256, dict(n_layer=6, n_head=6, d_model=384), TrainConfig(steps=10_000, batch_size=64, lr=1e-3)),
+}
+
+
+@dataclass(frozen=True)
+class Config:
+    train: bool = False  # train a model into --out
+    generate: bool = False  # write with the model in --out (without --train and --out: the shipped one)
+    data: str = "playlets"  # playlets (built in), shakespeare, or the path of a text file
+    preset: str = "nano"  # nano: two minutes on two cores; small: half an hour; full: 10.7M, wants a GPU
+    out: Path | None = None  # the run's folder; default runs/NAME-DATA-PRESET
+    resume: bool = False  # go on with the run in --out, bit for bit
+    steps: int | None = None  # training steps, if not the preset's
+    lr: float | None = None  # peak learning rate, if not the preset's
+    dropout: float = 0.0  # share of activations dropped in training
+    compile: bool = False  # torch.compile: a minute to start, then faster
+    precision: str = "auto"  # auto, float32, or bfloat16 for the matrix products
+    device: str = "auto"  # auto, cpu, cuda, mps
+    seed: int = 0  # of everything random
+    prompt: str = "\n"  # what the text begins with
+    length: int | None = None  # tokens of text, prompt included; default: the whole window
+    num_steps: int = 64  # diffusion: steps to write in (a GPT takes one for each token)
+    temperature: float = 0.8  # 1: as learned; lower: safer; 0: always the most probable
+    top_k: int | None = None  # draw from the k most probable tokens only
+    top_p: float | None = None  # draw from the smallest set that holds this much probability
+
+
+def vocabulary(tokenizer) -> int:
+    # DIFF 1: the characters
+    return len(tokenizer)
+
+
+def network(tokenizer, cfg: Config) -> TransformerConfig:
+    L, sizes, _ = PRESETS[cfg.preset]
+    # DIFF 2: a position sees itself and what stands to its left
+    return TransformerConfig(vocabulary(tokenizer), L, **sizes, dropout=cfg.dropout, causal=True)
+
+
+def question(x_0, mask_id, rng):
+    """What the model is shown, and where it has to answer: x_t (B, L) and asked (B, L)."""
+    # DIFF 3: the text as it is; the answer at each position is the token after it
+    return x_0, torch.ones_like(x_0, dtype=torch.bool)
+
+
+def loss(model, x_0, rng):
+    """Nats per token of a batch x_0 (B, L): what training makes small."""
+    x_t, asked = question(x_0, model.cfg.vocab_size - 1, rng)
+    # DIFF 4: every token but the first counts; their sum is exactly -log p(x_0)
+    return objectives.next_token_nll(model(x_t), x_0).mean()
+
+
+def write(lm, x, cfg: Config):
+    """Fill the MASKs of x (B, L); yields every state."""
+    how = dict(temperature=cfg.temperature, top_k=cfg.top_k, top_p=cfg.top_p, seed=cfg.seed)
+    # DIFF 5: left to right, one pass a token
+    return lm.write(x, "left_to_right", **how)
+
+
+def recipe(cfg: Config) -> TrainConfig:
+    """The preset's training with the options that were given."""
+    given = {name: value for name in ("steps", "lr") if (value := getattr(cfg, name)) is not None}
+    return replace(PRESETS[cfg.preset][2], **given, precision=cfg.precision, compile=cfg.compile, seed=cfg.seed)
+
+
+def train(cfg: Config, folder: Path) -> None:
+    """Train into `folder`, which then holds the weights that were best on held-out text."""
+    how, L = recipe(cfg), PRESETS[cfg.preset][0]
+    corpus = load_corpus(cfg.data, min_length=L)
+    net = network(corpus.tokenizer, cfg)
+    run = Run.open(folder, describe(NAME, net, how, corpus), cfg.resume)
+    model = Transformer(net, torch.Generator().manual_seed(cfg.seed))
+    state = State(model, how, training.pick_device(cfg.device))
+    state.restore(run)
+    held_out = corpus.windows(L, n=64)
+
+    def validate(model):
+        return LanguageModel(model, corpus.tokenizer).score_windows(held_out, samples=8)
+
+    records = training.train(state, how, loss, corpus.batch, validate, run)
+    for _ in terminal.training_screen(records, NAME, how.steps, corpus):
+        pass
+    run.finish({"steps": state.step, "best": state.best, "parameters": model.num_parameters()})
+
+
+def generate(cfg: Config, folder: Path | str) -> None:
+    """Write a text with the model in `folder`, and show it appear."""
+    lm = load(folder, training.pick_device(cfg.device))
+    if lm.kind != NAME:
+        raise UserError(f"{folder} holds a {lm.kind} model: use {lm.kind}.py")
+    x = lm.canvas(cfg.prompt, cfg.length)
+    terminal.writing_screen(write(lm, x, cfg), x, lm.tokenizer, f"{NAME}.py writes")
+
+
+def main(cfg: Config) -> None:
+    cli.one_of(cfg.preset, PRESETS, "preset")
+    if not (cfg.train or cfg.generate):
+        raise UserError("nothing to do: add --train, --generate or both (--help says more)")
+    folder = cfg.out or Path("runs") / f"{NAME}-{Path(cfg.data).stem}-{cfg.preset}"
+    if cfg.train:
+        train(cfg, folder)
+    if cfg.generate:
+        generate(cfg, folder if cfg.train or cfg.out else f"shakespeare-{NAME}")
+
+
+if __name__ == "__main__":
+    cli.run(main, Config, __doc__)

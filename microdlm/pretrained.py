@@ -1,0 +1,158 @@
+"""A trained model in two lines.
+
+    lm = microdlm.load("shakespeare-diffusion")     # or the folder of a run
+    print(lm.generate(n=1, prompt="ROMEO:")[0])
+
+A folder holds config.json (architecture, vocabulary, how it was made) and model.safetensors. Both are data; loading
+executes nothing.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from microdlm.cli import one_of
+from microdlm.errors import UserError
+from microdlm.likelihood import Estimate, estimate_nelbo, left_to_right_nll
+from microdlm.runs import ROOT, read_json, read_tensors
+from microdlm.samplers import SAMPLERS
+from microdlm.tokenizers import TextTokenizer, tokenizer_from_json
+from microdlm.transformer import Transformer, TransformerConfig
+
+WEIGHTS = ROOT / "weights"
+BLANK = re.compile(r"_+|\{(\d+)\}")  # ____ is four blanks, and so is {4}
+
+
+@dataclass
+class LanguageModel:
+    """A network, its vocabulary, and what to do with them: write, fill in, score."""
+
+    model: Transformer
+    tokenizer: TextTokenizer
+    config: dict = field(default_factory=dict, repr=False)
+
+    @property
+    def kind(self) -> str:
+        """gpt, which sees what is to the left, or diffusion, which sees everything."""
+        return "gpt" if self.model.causal else "diffusion"
+
+    @property
+    def mask_id(self) -> int:
+        return self.tokenizer.mask_id
+
+    def canvas(self, prompt: str = "\n", length: int | None = None, n: int = 1) -> Int[Tensor, "n L"]:
+        """`prompt`, then MASKs up to `length` tokens (default: the window), n times. UserError: it does not fit."""
+        window = self.model.cfg.seq_len
+        length = window if length is None else length
+        ids = self.tokenizer.encode(prompt)
+        if not 0 < length <= window:
+            raise UserError(f"length {length} is outside this model's window: give 1 to {window}")
+        if len(ids) > length:
+            raise UserError(
+                f"the prompt has {len(ids)} tokens, the text only {length}: shorten one, lengthen the other"
+            )
+        if self.kind == "gpt" and not ids:
+            raise UserError('a GPT needs something to continue: give a --prompt, "\\n" for instance')
+        row = torch.tensor(ids + [self.mask_id] * (length - len(ids)))
+        return row.repeat(n, 1).to(self.device)
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.embedding.weight.device
+
+    def write(
+        self, x: Int[Tensor, "B L"], sampler: str | None = None, seed: int = 0, **how
+    ) -> Iterator[Int[Tensor, "B L"]]:
+        """Fill every MASK of x, yielding each state. `how`: num_steps, temperature, top_k, top_p and what the
+        sampler takes. Default: confidence for a diffusion model; a GPT can only go left to right."""
+        sampler = one_of(sampler or {"gpt": "left_to_right", "diffusion": "confidence"}[self.kind], SAMPLERS, "sampler")
+        if self.kind == "gpt" and sampler != "left_to_right":
+            raise UserError(f"a GPT cannot use the sampler {sampler!r}: it writes left_to_right")
+        return SAMPLERS[sampler](self.model, x, self.mask_id, rng=torch.Generator().manual_seed(seed), **how)
+
+    def generate(self, n: int = 4, length: int | None = None, prompt: str = "\n", **how) -> list[str]:
+        """n texts that begin with `prompt`; `how` as for `write`."""
+        *_, x = self.write(self.canvas(prompt, length, n), **how)
+        return [self.tokenizer.decode(row) for row in x]
+
+    def infill(self, text: str, n: int = 1, **how) -> list[str]:
+        """Fill the blanks of `text`: each _ is one token, {7} is seven. A GPT fills them blind to what follows.
+
+        >>> load("shakespeare-diffusion").infill("ROMEO: ____ love {9}.")  # doctest: +SKIP
+        """
+        ids, at = [], 0
+        for blank in BLANK.finditer(text):
+            ids += self.tokenizer.encode(text[at : blank.start()])
+            ids += [self.mask_id] * int(blank[1] or len(blank[0]))
+            at = blank.end()
+        ids += self.tokenizer.encode(text[at:])
+        if len(ids) > self.model.cfg.seq_len:
+            raise UserError(f"the text has {len(ids)} tokens: this model's window holds {self.model.cfg.seq_len}")
+        if self.kind == "gpt" and ids[:1] == [self.mask_id]:
+            raise UserError("a GPT cannot fill a blank at the very beginning: put something before it")
+        *_, x = self.write(torch.tensor([ids]).repeat(n, 1).to(self.device), **how)
+        return [self.tokenizer.decode(row) for row in x]
+
+    def score(self, text: str, samples: int = 128, seed: int = 0) -> Estimate:
+        """-log p(text) in nats per token, the first token given: exact for a GPT, an upper bound for diffusion.
+
+        Text longer than the window is cut into windows; what is left over at the end is not scored.
+        """
+        ids = torch.tensor(self.tokenizer.encode(text))
+        if len(ids) < 2:
+            raise UserError("the text is too short to score: it takes two tokens, the first is given")
+        L = min(self.model.cfg.seq_len, len(ids))
+        return self.score_windows(ids[: len(ids) // L * L].view(-1, L), samples, seed)
+
+    def score_windows(self, x_0: Int[Tensor, "B L"], samples: int = 128, seed: int = 0) -> Estimate:
+        """As `score`, for windows of ids. The same seed gives every model the same masks."""
+        x_0 = x_0.to(self.device)
+        if self.kind == "gpt":
+            return Estimate.of(left_to_right_nll(self.model, x_0))
+        rng = torch.Generator().manual_seed(seed)
+        return estimate_nelbo(self.model, x_0, self.mask_id, samples, rng, given=1)
+
+
+def load(name: str | Path, device: str = "cpu") -> LanguageModel:
+    """Load shipped weights by name, or any folder with config.json and model.safetensors.
+
+    UserError, in one line: no such name or folder, a missing or truncated file, weights of another model.
+    """
+    folder = find(name)
+    config = read_json(folder / "config.json")
+    try:
+        cfg = TransformerConfig(**config["model"])
+        tokenizer = tokenizer_from_json(config["tokenizer"])
+    except (KeyError, TypeError, ValueError) as e:
+        raise UserError(f"{folder / 'config.json'} does not describe a model of this project ({e})") from None
+    model = Transformer(cfg)
+    fill(model, read_tensors(folder / "model.safetensors"), folder)
+    return LanguageModel(model.eval().to(device), tokenizer, config)
+
+
+def find(name: str | Path) -> Path:
+    """The folder of a shipped model, of a run, or of anything else that looks like one."""
+    for folder in (Path(name), WEIGHTS / name):
+        if folder.is_dir():
+            return folder
+    shipped = sorted(p.name for p in WEIGHTS.glob("*") if p.is_dir())
+    return WEIGHTS / one_of(str(name), shipped, "model")
+
+
+@torch.no_grad()
+def fill(model: Transformer, weights: dict[str, Tensor], folder: Path) -> None:
+    """Copy weights into a model of the same shape."""
+    mine = dict(model.named_parameters())
+    wrong = {name for name in mine.keys() | weights.keys() if name not in mine or name not in weights}
+    wrong |= {name for name in mine.keys() & weights.keys() if mine[name].shape != weights[name].shape}
+    if wrong:
+        raise UserError(f"the weights in {folder} are of another model: {sorted(wrong)[0]} does not fit")
+    for name, p in mine.items():
+        p.copy_(weights[name])
+        if not p.isfinite().all():
+            raise UserError(f"the weights in {folder} are damaged: {name} holds numbers that are not finite")

@@ -1,0 +1,107 @@
+"""What a training run is: how it was asked for (`TrainConfig`), and all of it that changes (`State`)."""
+
+import math
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from microdlm.corpus import Corpus
+from microdlm.errors import UserError
+from microdlm.runs import Run
+from microdlm.transformer import Transformer, TransformerConfig
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to train. All of it is in the run's config.json."""
+
+    steps: int
+    batch_size: int  # B
+    lr: float = 3e-3  # the peak
+    warmup: float = 0.05  # share of the steps in which the learning rate rises from 0
+    final_lr: float = 0.0  # share of the peak at which the cosine ends
+    weight_decay: float = 0.1
+    grad_clip: float = 1.0  # gradients longer than this are shortened to it
+    ema: float = 0.0  # decay of the weights' moving average; 0: none
+    evals: int = 10  # validations, evenly spread; the best one's weights are kept
+    checkpoints: int = 10  # likewise
+    precision: str = "auto"  # auto, float32 or bfloat16 for the matrix products; weights stay float32
+    compile: bool = False  # torch.compile: slow start, faster steps
+    seed: int = 0
+
+
+def describe(kind: str, net: TransformerConfig, how: TrainConfig, corpus: Corpus) -> dict:
+    """What a run's config.json says: enough to load the weights anywhere and to know how they were made."""
+    return {
+        "kind": kind,
+        "model": asdict(net),
+        "training": asdict(how),
+        "corpus": {"name": corpus.name, "sha256": corpus.sha256, "chars_per_token": corpus.chars_per_token},
+        "tokenizer": corpus.tokenizer.to_json(),
+    }
+
+
+class State:
+    """Weights, optimizer, their average, random generators, position, best validation so far."""
+
+    def __init__(self, model: Transformer, cfg: TrainConfig, device: str = "cpu"):
+        self.model, self.device = model.to(device), device
+        fused = device.startswith(("cpu", "cuda"))
+        self.optimizer = torch.optim.AdamW(
+            model.parameters(), lr=cfg.lr, betas=(0.9, 0.95), weight_decay=cfg.weight_decay, fused=fused
+        )
+        self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(cfg.ema)) if cfg.ema else None
+        self.rng = torch.Generator().manual_seed(cfg.seed)  # batches and masks
+        self.step = 0
+        self.best = math.inf
+        torch.manual_seed(cfg.seed)  # dropout, which takes no generator
+
+    @property
+    def weights(self) -> Transformer:
+        """The model to use: the average where there is one."""
+        return self.model if self.average is None else self.average.module
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The whole state, flat and by name."""
+        flat = {f"model.{name}": p for name, p in self.model.named_parameters()}
+        if self.average is not None:
+            flat |= {f"average.{name}": p for name, p in self.average.module.named_parameters()}
+            flat["averaged"] = self.average.n_averaged
+        for name, p in self.model.named_parameters():
+            flat |= {f"optimizer.{key}.{name}": value for key, value in self.optimizer.state[p].items()}
+        flat |= {"rng": self.rng.get_state(), "torch_rng": torch.get_rng_state()}
+        if self.device.startswith("cuda"):
+            flat["cuda_rng"] = torch.cuda.get_rng_state()
+        return flat | {"step": torch.tensor(self.step), "best": torch.tensor(self.best, dtype=torch.float64)}
+
+    @torch.no_grad()
+    def load(self, flat: dict[str, Tensor]) -> None:
+        """Take over what `tensors` gave. UserError if it is of another model."""
+        try:
+            for name, p in self.model.named_parameters():
+                p.copy_(flat[f"model.{name}"])
+            if self.average is not None:
+                for name, p in self.average.module.named_parameters():
+                    p.copy_(flat[f"average.{name}"])
+                self.average.n_averaged.copy_(flat["averaged"])
+            moments = [
+                {key: flat[f"optimizer.{key}.{name}"] for key in ("step", "exp_avg", "exp_avg_sq")}
+                for name, _ in self.model.named_parameters()
+            ]
+            groups = self.optimizer.state_dict()["param_groups"]
+            self.optimizer.load_state_dict({"state": dict(enumerate(moments)), "param_groups": groups})
+            self.rng.set_state(flat["rng"])
+            torch.set_rng_state(flat["torch_rng"])
+            if self.device.startswith("cuda"):
+                torch.cuda.set_rng_state(flat["cuda_rng"])
+            self.step, self.best = int(flat["step"]), float(flat["best"])
+        except (KeyError, RuntimeError) as e:
+            raise UserError(f"the checkpoint is not of this model and configuration ({e})") from None
+
+    def restore(self, run: Run) -> None:
+        """Go back to the run's last checkpoint, if it has one, and drop what was measured after it."""
+        if (flat := run.load_checkpoint()) is not None:
+            self.load(flat)
+        run.rewind(self.step)
