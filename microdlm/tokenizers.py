@@ -138,7 +138,7 @@ class GPT2Tokenizer(TextTokenizer):
         import tiktoken
         from tiktoken.load import data_gym_to_mergeable_bpe_ranks as read_ranks
 
-        folder = Path(os.environ.get("MICRODLM_DATA") or "data") / "gpt2"
+        folder = Path(os.environ.get("MICRODLM_DATA") or Path(__file__).resolve().parents[1] / "data") / "gpt2"
         try:
             if folder.is_dir():
                 ranks = read_ranks(*[str(folder / name) for name in GPT2_SHA256], *GPT2_SHA256.values())
