@@ -50,7 +50,7 @@ class Config:
     dropout: float = 0.0  # share of activations dropped in training
     compile: bool = False  # torch.compile: a minute to start, then faster
     precision: str = "auto"  # auto, float32, or bfloat16 for the matrix products
-    device: str = "auto"  # auto, cpu, cuda, mps
+    device: str = "auto"  # auto (a GPU of CUDA if there is one), cpu, cuda
     seed: int = 0  # of everything random
     prompt: str = "\n"  # what the text begins with
     length: int | None = None  # tokens of text, prompt included; default: the whole window

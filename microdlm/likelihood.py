@@ -32,9 +32,14 @@ class Estimate:
     per_sequence: Float[Tensor, "B"]
 
     @classmethod
-    def of(cls, per_sequence: Float[Tensor, "B"]) -> "Estimate":
-        x = per_sequence.double()
-        return cls(x.mean().item(), (x.std() / math.sqrt(len(x))).item() if len(x) > 1 else math.nan, x)
+    def of(cls, draws: Float[Tensor, "*S B"]) -> "Estimate":
+        """From one value a sequence, or S independent estimates of it. Of a single sequence, `stderr` is what the
+        masks alone leave open: 0 for an exact value."""
+        draws = torch.atleast_2d(draws.double().cpu())
+        per_sequence = draws.mean(0)
+        scatter = per_sequence if len(per_sequence) > 1 else draws[:, 0]
+        error = scatter.std().item() / math.sqrt(len(scatter)) if len(scatter) > 1 else 0.0
+        return cls(per_sequence.mean().item(), error, per_sequence)
 
     @property
     def bits(self) -> float:
@@ -63,14 +68,14 @@ def estimate_nelbo(
         masked_nll(denoiser, *chunk, mask_id).sum(1)
         for chunk in zip(repeated.split(ROWS), x_t.split(ROWS), is_masked.split(ROWS), strict=True)
     ]
-    return Estimate.of((weight * torch.cat(nll).double()).view(-1, len(x_0)).sum(0))
+    return Estimate.of((weight * torch.cat(nll).double()).view(samples, -1))
 
 
 def masks_by_count(x_0, mask_id, samples, rng, given, schedule=None):
     """k ~ U{1..n} of n tokens masked, weight 1/k."""
     n = x_0.size(1) - given
     k = to_count(stratified(samples, len(x_0) // samples, rng=rng, device=x_0.device).flatten(), n)
-    return *mask_count(x_0, k, mask_id, rng, given), 1 / (samples * k.double())
+    return *mask_count(x_0, k, mask_id, rng, given), 1 / k.double()
 
 
 def masks_by_time(x_0, mask_id, samples, rng, given, schedule):
@@ -79,7 +84,7 @@ def masks_by_time(x_0, mask_id, samples, rng, given, schedule):
     t = stratified(samples, len(x_0) // samples, rng=rng, device=x_0.device).flatten().double().clamp(min=1e-12)
     alpha_t = whole.alpha(t)[:, None].repeat(1, x_0.size(1))
     alpha_t[:, :given] = 1.0
-    return *mask_tokens(x_0, alpha_t, mask_id, rng), whole.weight(t) / (samples * (x_0.size(1) - given))
+    return *mask_tokens(x_0, alpha_t, mask_id, rng), whole.weight(t) / (x_0.size(1) - given)
 
 
 @torch.no_grad()
@@ -141,4 +146,4 @@ def cross_entropy_at(denoiser, x_0, mask_id, k, samples, rng, given) -> Estimate
     x_t, is_masked = mask_count(x, torch.full((len(x),), k, device=x.device), mask_id, rng, given)
     chunks = zip(x.split(ROWS), x_t.split(ROWS), is_masked.split(ROWS), strict=True)
     nll = torch.cat([count_nelbo(masked_nll(denoiser, *c, mask_id), c[2]) for c in chunks])
-    return Estimate.of(nll.view(samples, -1).double().mean(0))
+    return Estimate.of(nll.view(samples, -1))

@@ -7,6 +7,7 @@ A folder holds config.json (architecture, vocabulary, how it was made) and model
 executes nothing.
 """
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -73,6 +74,7 @@ class LanguageModel:
         sampler = one_of(sampler or {"gpt": "left_to_right", "diffusion": "confidence"}[self.kind], SAMPLERS, "sampler")
         if self.kind == "gpt" and sampler != "left_to_right":
             raise UserError(f"a GPT cannot use the sampler {sampler!r}: it writes left_to_right")
+        check(how)
         return SAMPLERS[sampler](self.model, x, self.mask_id, rng=torch.Generator().manual_seed(seed), **how)
 
     def generate(self, n: int = 4, length: int | None = None, prompt: str = "\n", **how) -> list[str]:
@@ -116,6 +118,20 @@ class LanguageModel:
             return Estimate.of(left_to_right_nll(self.model, x_0))
         rng = torch.Generator().manual_seed(seed)
         return estimate_nelbo(self.model, x_0, self.mask_id, samples, rng, given=1)
+
+
+def check(how: dict) -> None:
+    """UserError if a number that the user gave makes no sense."""
+    bad = {
+        "num_steps": lambda v: v < 1,
+        "temperature": lambda v: not 0 <= v < math.inf,
+        "top_k": lambda v: v < 1,
+        "top_p": lambda v: not 0 < v <= 1,
+    }
+    must = {"num_steps": "at least 1", "temperature": "0 or more", "top_k": "at least 1", "top_p": "above 0, up to 1"}
+    for name, value in how.items():
+        if name in bad and value is not None and bad[name](value):
+            raise UserError(f"{name} is {value}: it must be {must[name]}")
 
 
 def load(name: str | Path, device: str = "cpu") -> LanguageModel:

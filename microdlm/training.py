@@ -8,6 +8,7 @@ random generators, position. So a run that was killed goes on bit for bit where 
 """
 
 import math
+import re
 import signal
 import threading
 import time
@@ -48,9 +49,13 @@ def has_bfloat16(device: str) -> bool:
 
 
 def pick_device(name: str = "auto") -> str:
-    if name != "auto":
-        return name
-    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    """auto, cpu, cuda or cuda:N. (Apple's GPUs have no float64, which the samplers draw with.)"""
+    cuda = torch.cuda.is_available()
+    if name == "auto":
+        return "cuda" if cuda else "cpu"
+    if name != "cpu" and not (cuda and re.fullmatch(r"cuda(:\d+)?", name)):
+        raise UserError(f"device {name!r} is not one that this machine offers: give cpu{' or cuda' if cuda else ''}")
+    return name
 
 
 def learning_rate(step: int, cfg: TrainConfig) -> float:
