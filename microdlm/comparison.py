@@ -1,0 +1,132 @@
+"""The twins on one number line: nats per character on the same held-out text, and what writing costs each of them.
+
+python -m microdlm.comparison runs/diffusion-playlets-nano runs/gpt-playlets-nano
+"""
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.progress import track
+from rich.table import Table
+
+from microdlm import cli
+from microdlm.corpus import Corpus, load_corpus
+from microdlm.cost import CountForwards
+from microdlm.errors import UserError
+from microdlm.likelihood import Estimate
+from microdlm.playlets import Playlets
+from microdlm.pretrained import LanguageModel, load
+from microdlm.runs import provenance, write_json
+from microdlm.terminal import STYLES, console
+
+# How each kind of model writes here. Temperature 1 and nothing cut off, so all aim at the same distribution.
+WAYS = {
+    "gpt": {"left to right": dict(sampler="left_to_right")},
+    "diffusion": {
+        "surest first": dict(sampler="confidence", num_steps=32),
+        "one by one": dict(sampler="first_hitting"),
+    },
+}
+
+
+@dataclass(frozen=True)
+class Config:
+    models: Annotated[tuple[str, ...], tyro.conf.Positional]  # folders of runs, or names of shipped models
+    data: str = ""  # held-out text to score; default: the one the models were trained on
+    windows: int = 0  # how many held-out windows; 0: all of them
+    samples: int = 32  # masks a window for a diffusion model's bound
+    texts: int = 16  # texts to write with each
+    seed: int = 0  # of masks and texts
+    out: Path | None = None  # write the numbers here too, as JSON
+
+
+def compare(cfg: Config) -> dict:
+    """All the numbers, as data."""
+    models = {name: load(name) for name in cfg.models}
+    first = next(iter(models.values()))
+    for name, lm in models.items():
+        if (lm.tokenizer, lm.model.cfg.seq_len) != (first.tokenizer, first.model.cfg.seq_len):
+            raise UserError(
+                f"{name} has another vocabulary or window than {cfg.models[0]}: their numbers do not compare"
+            )
+    corpus = load_corpus(cfg.data or first.config["corpus"]["name"], first.tokenizer)
+    x_0 = corpus.windows(first.model.cfg.seq_len, cfg.windows or None)
+    language = Playlets() if corpus.entropy_rate is not None else None
+    likelihood, writing = {}, []
+    for lm in track(models.values(), "scoring and writing", console=console, transient=True):
+        likelihood[lm.kind] = nats_per_char(lm.score_windows(x_0, cfg.samples, cfg.seed), corpus)
+        writing += [time_writing(lm, way, how, cfg, language) for way, how in WAYS[lm.kind].items()]
+    numbers = {"corpus": {"name": corpus.name, "sha256": corpus.sha256}, "windows": len(x_0), "seed": cfg.seed}
+    if language is not None:
+        exact = nats_per_char(Estimate.of(language.denoiser().nll(x_0, given=1)), corpus)
+        numbers["exact"] = exact | {"entropy_rate": corpus.entropy_rate}
+    return numbers | {"likelihood": likelihood, "writing": writing, "made_by": provenance()}
+
+
+def nats_per_char(e: Estimate, corpus: Corpus) -> dict:
+    return {"nats_per_char": e.mean / corpus.chars_per_token, "stderr": e.stderr / corpus.chars_per_token}
+
+
+def time_writing(lm: LanguageModel, way: str, how: dict, cfg: Config, language: Playlets | None) -> dict:
+    """Write cfg.texts texts of a whole window from a newline, and count."""
+    counted = replace(lm, model=CountForwards(lm.model))
+    start = time.perf_counter()
+    texts = counted.generate(cfg.texts, prompt="\n", seed=cfg.seed, temperature=1.0, **how)
+    cost = {"passes": counted.model.passes, "token_forwards": counted.model.token_forwards // cfg.texts}
+    found = {"kind": lm.kind, "way": way, **cost, "seconds": time.perf_counter() - start, "texts": cfg.texts}
+    if language is not None:
+        # Lines begun or broken off by the window's edges are nobody's fault.
+        lines = [line for text in texts for line in text.split("\n")[1:-1] if line]
+        accepted = sum(map(language.accepts, lines))
+        found |= {"lines": len(lines), "lines_accepted": accepted}
+    return found | {"sample": texts[0]}
+
+
+def table(numbers: dict) -> Table:
+    """One row a way of writing; the exact answer last."""
+    exact = numbers.get("exact")
+    t = Table(title=f"The twins on {numbers['corpus']['name']}", caption=CAPTION if exact else None)
+    t.add_column("")
+    for name in ("nats/char", "above exact" if exact else "", "passes", "token-forwards", "seconds", "lines accepted"):
+        t.add_column(name, justify="right")
+    for w in numbers["writing"]:
+        e = numbers["likelihood"][w["kind"]]
+        bound = "≤ " if w["kind"] == "diffusion" else ""
+        above = f"{e['nats_per_char'] - exact['nats_per_char']:+.3f}" if exact else ""
+        lines = f"{w['lines_accepted'] / max(1, w['lines']):.0%} of {w['lines']}" if "lines" in w else ""
+        t.add_row(
+            f"[{STYLES[w['kind']]}]{w['kind']}[/], {w['way']}",
+            f"{bound}{e['nats_per_char']:.3f} ± {e['stderr']:.3f}",
+            above,
+            f"{w['passes']}",
+            f"{w['token_forwards']:,}",
+            f"{w['seconds']:.2f}",
+            lines,
+        )
+    if exact:
+        t.add_section()
+        mean = f"{exact['nats_per_char']:.3f} ± {exact['stderr']:.3f}"
+        t.add_row("the language itself, these windows", mean, "0", "", "", "", "100%", style=STYLES["exact"])
+        t.add_row("its exact entropy rate", f"{exact['entropy_rate']:.3f}", "", "", "", "")
+    return t
+
+
+CAPTION = (
+    "nats/char: held-out text, first character given; ≤ marks an upper bound. No model can beat the last two rows:\n"
+    "the language scored on the same windows, and its entropy for an endless context. Passes, token-forwards (a text)\n"
+    "and seconds (all texts together) are what writing took; lines accepted is the share the language could have said."
+)
+
+
+def main(cfg: Config) -> None:
+    numbers = compare(cfg)
+    if cfg.out is not None:
+        write_json(cfg.out, numbers)
+    console.print(table(numbers))
+
+
+if __name__ == "__main__":
+    cli.run(main, Config, __doc__)

@@ -1,0 +1,29 @@
+"""What a text really costs: a denoiser that counts."""
+
+import time
+
+
+class CountForwards:
+    """Wraps any denoiser or GPT and counts its forward passes, the tokens in them, and the seconds spent there.
+
+    >>> import torch
+    >>> model = CountForwards(lambda x_t: torch.zeros(*x_t.shape, 9))
+    >>> _ = model(torch.zeros(2, 5)), model(torch.zeros(2, 5))
+    >>> model.passes, model.token_forwards
+    (2, 20)
+    """
+
+    def __init__(self, denoiser):
+        self.denoiser = denoiser
+        self.passes, self.token_forwards, self.seconds = 0, 0, 0.0
+
+    def __call__(self, x, **options):
+        start = time.perf_counter()
+        logits = self.denoiser(x, **options)
+        self.seconds += time.perf_counter() - start
+        self.passes += 1
+        self.token_forwards += x.numel()
+        return logits
+
+    def __getattr__(self, name: str):
+        return getattr(self.denoiser, name)  # causal, cfg and the like
