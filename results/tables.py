@@ -1,0 +1,108 @@
+"""Rebuild every table of measured numbers in README.md and in the cards of weights/, from results/*.json.
+
+python results/tables.py            write them
+python results/tables.py --check    exit with 1 if one of them is not what the JSON says
+"""
+
+import json
+import math
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+LABEL = {"gpt": "GPT", "diffusion": "diffusion"}
+
+
+def read(name: str) -> dict:
+    return json.loads((ROOT / "results" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def parameters(kind: str) -> int:
+    config = ROOT / "weights" / f"shakespeare-{kind}" / "config.json"
+    return json.loads(config.read_text(encoding="utf-8"))["summary"]["parameters"]
+
+
+def number(e: dict, kind: str) -> str:
+    return f"{'≤ ' if kind == 'diffusion' else ''}{e['nats_per_char']:.3f} ± {e['stderr']:.3f}"
+
+
+def twins() -> str:
+    """The twins on Tiny Shakespeare: one row a way of writing."""
+    numbers = read("twins")
+    rows = [
+        "| model | writes | nats per character | bits | passes | token-forwards a text | seconds a text |",
+        "|---|---|---:|---:|---:|---:|---:|",
+    ]
+    for w in numbers["writing"]:
+        e = numbers["likelihood"][w["kind"]]
+        bits = f"{'≤ ' if w['kind'] == 'diffusion' else ''}{e['nats_per_char'] / math.log(2):.2f}"
+        cost = f"{w['passes']} | {w['token_forwards']:,} | {w['seconds'] / w['texts']:.3f}"
+        model = f"{LABEL[w['kind']]}, {parameters(w['kind']) / 1e6:.2f}M"
+        rows.append(f"| {model} | {w['way']} | {number(e, w['kind'])} | {bits} | {cost} |")
+    made = numbers["made_by"]
+    rows += [
+        "",
+        f"{numbers['windows']} held-out windows, first character given; ≤ marks an upper bound, the GPT's value is "
+        f"exact; ± is one standard error over windows. Seconds: {numbers['writing'][0]['texts']} texts at once on "
+        f"{made['threads']} CPU threads, temperature 1. From `results/twins.json`, made by `{made['command']}`.",
+    ]
+    return "\n".join(rows)
+
+
+def card(kind: str) -> str:
+    """The card of one set of weights."""
+    numbers, config = read("twins"), json.loads((ROOT / f"weights/shakespeare-{kind}/config.json").read_text())
+    summary, made, net = config["summary"], config["made_by"], config["model"]
+    e = numbers["likelihood"][kind]
+    lines = [
+        f"# shakespeare-{kind}",
+        "",
+        f"A character-level {LABEL[kind]} language model, trained on Tiny Shakespeare for the lessons of this "
+        f"repository: {net['n_layer']} layers, {net['n_head']} heads, width {net['d_model']}, window {net['seq_len']}, "
+        f"{summary['parameters']:,} parameters, stored in bfloat16.",
+        "",
+        f"* Made with `{made['command']}` at commit `{made['commit']}`, torch {made['torch']}, "
+        f"{made['threads']} CPU threads, seed {config['training']['seed']}.",
+        f"* Data: Tiny Shakespeare, sha256 `{config['corpus']['sha256']}`; the last tenth held out.",
+        f"* Training: {summary['steps']:,} steps of {config['training']['batch_size']} windows; the weights are those "
+        f"of the best of {config['training']['evals']} validations, on 64 of the held-out windows scored below.",
+        f"* Held-out score: {number(e, kind)} nats per character "
+        f"({'an upper bound' if kind == 'diffusion' else 'exact'}), {numbers['windows']} windows, first character "
+        "given.",
+        "* Licence: MIT, as the code. The text it learned from is in the public domain.",
+        "* It writes what looks like Shakespeare and means nothing. It is for learning, not for use.",
+        "",
+    ]
+    for w in (w for w in numbers["writing"] if w["kind"] == kind):
+        how = f"the first text of seed {numbers['seed']}, {w['way']}, temperature 1, {w['passes']} passes"
+        lines += [f"## Sample, not chosen: {how}", "", "```", w["sample"].strip("\n"), "```", ""]
+    return "\n".join(lines)
+
+
+def filled(text: str, name: str, table: str) -> str:
+    """`text` with what stands between the two marks of `name` replaced."""
+    marked = re.compile(rf"(<!-- {name} -->\n).*?(\n<!-- end {name} -->)", re.DOTALL)
+    if not marked.search(text):
+        raise SystemExit(f"README.md has no place for the table {name!r}")
+    return marked.sub(lambda m: m[1] + table + m[2], text)
+
+
+def pages() -> dict[Path, str]:
+    """Every page with measured numbers, as it should read."""
+    readme = ROOT / "README.md"
+    made = {readme: filled(readme.read_text(encoding="utf-8"), "twins", twins())}
+    return made | {ROOT / f"weights/shakespeare-{kind}/README.md": card(kind) for kind in LABEL}
+
+
+def main() -> None:
+    stale = [p for p, text in pages().items() if not p.exists() or p.read_text(encoding="utf-8") != text]
+    if "--check" in sys.argv[1:]:
+        sys.exit(f"not what results/*.json says: {', '.join(map(str, stale))}; run make results" if stale else 0)
+    for path in stale:
+        path.write_text(pages()[path], encoding="utf-8")
+        print(f"wrote {path.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()
