@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
+from rich import box
 from rich.progress import track
 from rich.table import Table
 
@@ -53,6 +54,8 @@ def compare(cfg: Config) -> dict:
                 f"{name} has another vocabulary or window than {cfg.models[0]}: their numbers do not compare"
             )
     corpus = load_corpus(cfg.data or first.config["corpus"]["name"], first.tokenizer)
+    if not cfg.data and corpus.sha256 != first.config["corpus"]["sha256"]:
+        raise UserError(f"{corpus.name} is not the text these models learned from: name the text to score with --data")
     x_0 = corpus.windows(first.model.cfg.seq_len, cfg.windows or None)
     language = Playlets() if corpus.entropy_rate is not None else None
     likelihood, writing = {}, []
@@ -86,39 +89,46 @@ def time_writing(lm: LanguageModel, way: str, how: dict, cfg: Config, language: 
 
 
 def table(numbers: dict) -> Table:
-    """One row a way of writing; the exact answer last."""
+    """One row a way of writing; below them, where there is one, the exact answer."""
     exact = numbers.get("exact")
-    t = Table(title=f"The twins on {numbers['corpus']['name']}", caption=CAPTION if exact else None)
-    t.add_column("")
-    for name in ("nats/char", "above exact" if exact else "", "passes", "token-forwards", "seconds", "lines accepted"):
-        t.add_column(name, justify="right")
+    t = Table(
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+        caption=CAPTION + (EXACT if exact else ""),
+        caption_justify="left",
+    )
+    t.title = f"The twins on {numbers['corpus']['name']}"
+    t.add_column("", no_wrap=True)
+    for name in ("nats/char", *(["above\nexact"] if exact else []), "passes", "tokens\nread", "secs"):
+        t.add_column(name, justify="right", no_wrap=True)
+    if exact:
+        t.add_column("lines\nvalid", justify="right", no_wrap=True)
     for w in numbers["writing"]:
         e = numbers["likelihood"][w["kind"]]
-        bound = "≤ " if w["kind"] == "diffusion" else ""
-        above = f"{e['nats_per_char'] - exact['nats_per_char']:+.3f}" if exact else ""
-        lines = f"{w['lines_accepted'] / max(1, w['lines']):.0%} of {w['lines']}" if "lines" in w else ""
-        t.add_row(
-            f"[{STYLES[w['kind']]}]{w['kind']}[/], {w['way']}",
-            f"{bound}{e['nats_per_char']:.3f} ± {e['stderr']:.3f}",
-            above,
-            f"{w['passes']}",
-            f"{w['token_forwards']:,}",
-            f"{w['seconds']:.2f}",
-            lines,
-        )
+        label = f"[{STYLES[w['kind']]}]{w['kind']}[/], {w['way']}"
+        above = [f"{e['nats_per_char'] - exact['nats_per_char']:+.3f}"] if exact else []
+        lines = [f"{w['lines_accepted'] / max(1, w['lines']):.0%}"] if exact else []
+        cost = [f"{w['passes']:,}", f"{w['token_forwards']:,}", f"{w['seconds']:.1f}"]
+        t.add_row(label, value(e, "≤ " if w["kind"] == "diffusion" else ""), *above, *cost, *lines)
     if exact:
         t.add_section()
-        mean = f"{exact['nats_per_char']:.3f} ± {exact['stderr']:.3f}"
-        t.add_row("the language itself, these windows", mean, "0", "", "", "", "100%", style=STYLES["exact"])
-        t.add_row("its exact entropy rate", f"{exact['entropy_rate']:.3f}", "", "", "", "")
+        t.add_row("exact, these windows", value(exact), "", "", "", "", "100%", style=STYLES["exact"])
+        t.add_row("exact entropy rate", f"{exact['entropy_rate']:.3f}        ", style=STYLES["exact"])
     return t
 
 
-CAPTION = (
-    "nats/char: held-out text, first character given; ≤ marks an upper bound. No model can beat the last two rows:\n"
-    "the language scored on the same windows, and its entropy for an endless context. Passes, token-forwards (a text)\n"
-    "and seconds (all texts together) are what writing took; lines accepted is the share the language could have said."
-)
+def value(e: dict, sign: str = "") -> str:
+    return f"{sign}{e['nats_per_char']:.3f} ± {e['stderr']:.3f}"
+
+
+CAPTION = """\
+nats/char: held-out text, its first character given; ≤ marks an upper bound.
+Passes and tokens read are counted for one text, seconds for all texts at once."""
+EXACT = """
+No model can beat the exact rows: the language scored on the same windows, and
+its entropy, which is what an endless context would allow. Lines valid: the
+share of generated lines that the language accepts."""
 
 
 def main(cfg: Config) -> None:
