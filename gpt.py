@@ -8,11 +8,16 @@ Same network, data, optimizer and budget. `diff gpt.py diffusion.py` shows all t
     DIFF 4  loss scope    the hidden tokens; or all tokens. Scored on held-out text: a bound; or an exact value
     DIFF 5  generation    everywhere at once, surest first; or left to right, with a cache
 
-Train on the built-in language (minutes, nothing to download), then write:
+Train on the built-in language, two minutes and nothing to download, then write:
+
     python diffusion.py --train --generate
-Train on Tiny Shakespeare, half an hour on a laptop; write with the weights that are shipped:
+
+Train on Tiny Shakespeare, half an hour on a laptop; or write at once, with the weights that are shipped:
+
     python diffusion.py --train --data shakespeare --preset small
     python diffusion.py --generate --prompt "ROMEO:"
+
+A run that was stopped, by Ctrl-C or the power, goes on bit for bit: the same command and --resume.
 """
 
 from dataclasses import dataclass, replace
@@ -52,7 +57,7 @@ class Config:
     precision: str = "auto"  # auto, float32, or bfloat16 for the matrix products
     device: str = "auto"  # auto (a GPU of CUDA if there is one), cpu, cuda
     seed: int = 0  # of everything random
-    prompt: str = "\n"  # what the text begins with
+    prompt: str = r"\n"  # what the text begins with; \n is a line break
     length: int | None = None  # tokens of text, prompt included; default: the whole window
     num_steps: int = 64  # diffusion: steps to write in (a GPT takes one for each token)
     temperature: float = 0.8  # 1: as learned; lower: safer; 0: always the most probable
@@ -122,7 +127,7 @@ def generate(cfg: Config, folder: Path | str) -> None:
     lm = load(folder, training.pick_device(cfg.device))
     if lm.kind != NAME:
         raise UserError(f"{folder} holds a {lm.kind} model: use {lm.kind}.py")
-    x = lm.canvas(cfg.prompt, cfg.length)
+    x = lm.canvas(cfg.prompt.replace(r"\n", "\n"), cfg.length)
     terminal.writing_screen(write(lm, x, cfg), x, lm.tokenizer, f"{NAME}.py writes")
 
 

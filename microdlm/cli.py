@@ -12,7 +12,7 @@ from microdlm.errors import UserError
 def run(main: Callable, config: type, about: str) -> None:
     """Parse the options into `config` and call `main`. A UserError is one line and exit code 2."""
     try:
-        main(tyro.cli(config, description=about))
+        main(tyro.cli(config, description=about, config=(tyro.conf.FlagCreatePairsOff,)))
     except UserError as e:
         print(f"{sys.argv[0].rsplit('/', 1)[-1]}: {e}", file=sys.stderr)
         sys.exit(2)
