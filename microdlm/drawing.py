@@ -1,4 +1,6 @@
-"""From logits to a token: temperature, top-k and top-p in one place, for every sampler and both twins."""
+"""From logits to a token: temperature, top-k and top-p in one place, for every sampler; and how sure a guess is."""
+
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float, Int
@@ -10,7 +12,7 @@ from microdlm.objectives import without_mask
 def draw(
     logits: Float[Tensor, "*rows V"],
     mask_id: int,
-    temperature: float = 1.0,
+    temperature: float | int = 1.0,
     top_k: int | None = None,
     top_p: float | None = None,
     rng: torch.Generator | None = None,
@@ -42,6 +44,33 @@ def keep_top(logits: Float[Tensor, "*rows V"], top_k: int | None, top_p: float |
     if top_p is not None:
         ordered, index = logits.sort(dim=-1, descending=True)
         p = ordered.softmax(-1)
-        beyond = p.cumsum(-1) - p >= top_p  # what came before already holds top_p; the first is always kept
+        beyond = p.cumsum(-1) - p >= top_p  # what came before already holds top_p
+        beyond[..., 0] = False  # the first is always kept
         logits = logits.masked_fill(beyond.gather(-1, index.argsort(-1)), -torch.inf)
     return logits
+
+
+# How sure is a guess? Each takes the model's probabilities (M, V) and the drawn tokens (M,); more is surer.
+def by_confidence(p: Tensor, token: Tensor, rng) -> Tensor:
+    return p.gather(-1, token[:, None]).squeeze(-1)
+
+
+def by_margin(p: Tensor, token: Tensor, rng) -> Tensor:
+    first, second = p.topk(2, dim=-1).values.unbind(-1)
+    return first - second
+
+
+def by_entropy(p: Tensor, token: Tensor, rng) -> Tensor:
+    return torch.special.entr(p).sum(-1).neg()
+
+
+def at_random(p: Tensor, token: Tensor, rng) -> Tensor:
+    return uniform64(token.shape, token.device, rng)
+
+
+ORDERS: dict[str, Callable] = {
+    "confidence": by_confidence,
+    "margin": by_margin,
+    "entropy": by_entropy,
+    "random": at_random,
+}

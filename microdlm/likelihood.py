@@ -71,20 +71,31 @@ def estimate_nelbo(
     return Estimate.of((weight * torch.cat(nll).double()).view(samples, -1))
 
 
+def num_scored(x_0: Int[Tensor, "B L"], given: int) -> int:
+    """How many tokens of a sequence are scored. ValueError: none."""
+    if not 0 <= given < x_0.size(1):
+        raise ValueError(f"given = {given} leaves nothing to score of {x_0.size(1)} tokens")
+    return x_0.size(1) - given
+
+
 def masks_by_count(x_0, mask_id, samples, rng, given, schedule=None):
     """k ~ U{1..n} of n tokens masked, weight 1/k."""
-    n = x_0.size(1) - given
+    n = num_scored(x_0, given)
     k = to_count(stratified(samples, len(x_0) // samples, rng=rng, device=x_0.device).flatten(), n)
     return *mask_count(x_0, k, mask_id, rng, given), 1 / k.double()
 
 
 def masks_by_time(x_0, mask_id, samples, rng, given, schedule):
-    """t ~ U(0, 1), each of n tokens masked with probability 1 - alpha(t), weight w(t)/n."""
-    whole = complete(schedule)
+    """t ~ U(0, 1), each of n tokens masked with probability 1 - alpha(t), weight w(t)/n.
+
+    The rarer a mask, the larger its weight: the variance is infinite for sqrt and nearly so for linear, so an error
+    bar of this form may flatter. The form in counts has no such tail.
+    """
+    whole, n = complete(schedule), num_scored(x_0, given)
     t = stratified(samples, len(x_0) // samples, rng=rng, device=x_0.device).flatten().double().clamp(min=1e-12)
     alpha_t = whole.alpha(t)[:, None].repeat(1, x_0.size(1))
     alpha_t[:, :given] = 1.0
-    return *mask_tokens(x_0, alpha_t, mask_id, rng), whole.weight(t) / (x_0.size(1) - given)
+    return *mask_tokens(x_0, alpha_t, mask_id, rng), whole.weight(t) / n
 
 
 @torch.no_grad()
@@ -100,10 +111,11 @@ def left_to_right_nll(
         if given not in (None, 1):
             raise ValueError("a GPT scores all tokens but the first: given must be 1")
         return torch.cat([next_token_nll(model(rows), rows) for rows in x_0.split(ROWS)]).double()
-    given, L = given or 0, x_0.size(1)
+    given = given or 0
+    n, L = num_scored(x_0, given), x_0.size(1)
     here = torch.eye(L, dtype=torch.bool, device=x_0.device)[given:]  # (n, L): one row for each scored token
     hidden = here.cumsum(1).bool()  # that token and all to the right of it
-    return torch.stack([denoise_in_order(model, row, here, hidden, mask_id) for row in x_0]) / (L - given)
+    return torch.stack([denoise_in_order(model, row, here, hidden, mask_id) for row in x_0]) / n
 
 
 def denoise_in_order(denoiser, row, here, hidden, mask_id) -> Float[Tensor, ""]:

@@ -39,7 +39,8 @@ def masked_nll(denoiser, x_0, x_t, is_masked, mask_id: int) -> Float[Tensor, "B 
     """-log p(x_0,i | x_t) in nats where is_masked, 0 elsewhere. Our own network makes logits only there."""
     own = isinstance(denoiser, Transformer)
     rows = denoiser(x_t, at=is_masked) if own else denoiser(x_t)[is_masked]
-    nll = F.cross_entropy(without_mask(rows.float(), mask_id), x_0[is_masked], reduction="none")
+    rows = rows.to(torch.promote_types(rows.dtype, torch.float32))  # a sum of logs in bfloat16 is no number
+    nll = F.cross_entropy(without_mask(rows, mask_id), x_0[is_masked], reduction="none")
     return torch.zeros(x_0.shape, dtype=nll.dtype, device=nll.device).masked_scatter(is_masked, nll)
 
 

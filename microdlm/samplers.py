@@ -23,7 +23,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from microdlm.drawing import draw, uniform64
+from microdlm.drawing import ORDERS, draw, uniform64
 from microdlm.masking import uniform
 from microdlm.objectives import without_mask
 from microdlm.schedules import SCHEDULES
@@ -89,30 +89,6 @@ def first_hitting(
         yield x
 
 
-# How sure is a guess? Each takes the model's probabilities (M, V) and the drawn tokens (M,); more is surer.
-def by_confidence(p: Tensor, token: Tensor, rng) -> Tensor:
-    return p.gather(-1, token[:, None]).squeeze(-1)
-
-
-def by_margin(p: Tensor, token: Tensor, rng) -> Tensor:
-    first, second = p.topk(2, dim=-1).values.unbind(-1)
-    return first - second
-
-
-def by_entropy(p: Tensor, token: Tensor, rng) -> Tensor:
-    return torch.special.entr(p).sum(-1).neg()
-
-
-def at_random(p: Tensor, token: Tensor, rng) -> Tensor:
-    return uniform64(token.shape, token.device, rng)
-
-
-ORDERS: dict[str, Callable] = {
-    "confidence": by_confidence,
-    "margin": by_margin,
-    "entropy": by_entropy,
-    "random": at_random,
-}
 # The share still masked when a share s of the steps is done.
 PACES: dict[str, Callable[[float], float]] = {
     "linear": lambda s: 1 - s,
@@ -146,7 +122,7 @@ def confidence(
     remasking). Tokens are drawn first and ranked after, so sure guesses win: a hidden, lower temperature."""
     open_at_first = (x == mask_id).sum(1)
     for i in range(num_steps):
-        target = (open_at_first * PACES[pace]((i + 1) / num_steps)).floor()
+        target = (open_at_first.double() * PACES[pace]((i + 1) / num_steps) + 1e-9).floor()
         # At least one: no pass for nothing. So no more passes than MASKs either.
         keep = ((x == mask_id).sum(1) - target).clamp(min=1)
         filled, sure = guess(denoiser, x, mask_id, order, rng, **how)
@@ -172,7 +148,7 @@ def threshold(
     num_steps is not used."""
     while (x == mask_id).any():
         filled, sure = guess(denoiser, x, mask_id, "confidence", rng, **how)
-        surest = sure >= sure.amax(dim=1, keepdim=True)
+        surest = torch.zeros_like(x, dtype=torch.bool).scatter(1, sure.argmax(dim=1, keepdim=True), True)
         x = torch.where((x == mask_id) & ((sure > tau) | surest), filled, x)
         yield x
 

@@ -128,7 +128,11 @@ def complete(s: Schedule, share: float = 1 / 8) -> Schedule:
         slope = (1 - noise) / (last or 1)
         return by_part(t, lambda t: 1 / t, lambda t: s.weight(t) / middle, lambda t: slope / (1 - alpha(t)))
 
-    return Schedule(f"complete {s.name}", alpha, weight, None)
+    def time(u):
+        before, after = u * first / (clean or 1), 1 - (1 - u) * last / ((1 - noise) or 1)
+        return torch.where(u < clean, before, torch.where(u > noise, after, first + middle * s.time(u)))
+
+    return Schedule(f"complete {s.name}", alpha, weight, time)
 
 
 SCHEDULES: dict[str, Schedule] = {

@@ -35,7 +35,7 @@ def rms_norm(x: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
     return F.rms_norm(x, (x.size(-1),))
 
 
-def rotation_angles(positions: Int[Tensor, "L"], head_size: int, base: float) -> Float[Tensor, "L K/2"]:
+def rotation_angles(positions: Int[Tensor, "L"], head_size: int, base: float) -> Float[Tensor, "L half"]:
     """RoPE: position p turns the i-th pair of coordinates by p * base^(-2i/K) radians (2104.09864, eq. 15)."""
     frequency = base ** (-torch.arange(0, head_size, 2, device=positions.device) / head_size)
     return torch.outer(positions.float(), frequency)
@@ -156,7 +156,9 @@ class Transformer(nn.Module):
         """Matrices at standard deviation 1/sqrt(fan in); what writes to the stream starts at zero, so a fresh
         block is the identity and the first loss is close to ln V."""
         for name, p in self.named_parameters():
-            std = 0.0 if name.endswith("out.weight") else 0.02 if self.cfg.tied else p.size(1) ** -0.5
+            std = 0.0 if name.endswith("out.weight") else p.size(1) ** -0.5
+            if self.cfg.tied and p is self.embedding.weight:
+                std = 1 / p.size(1)  # as a head it meets its own rows again: any larger and "repeat me" wins
             nn.init.normal_(p, std=std, generator=rng)
         if not self.cfg.tied:
             nn.init.zeros_(self.head.weight)

@@ -1,0 +1,355 @@
+"""Would we notice? The core is broken on purpose, one edit at a time, and a short check must see it.
+
+A mutant is a core whose source has one substitution. Each check passes on the original and asserts what the mutant
+breaks; a mutant that survives is a failed test, and so is one that dies of anything but the assertion. No randomness
+is left open: seeds are fixed and the tolerances are those of the statistics (4 sigma or more).
+"""
+
+import itertools
+import sys
+import types
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+import torch
+from scipy.stats import chisquare
+
+import microdlm
+from microdlm.oracle import MarkovDenoiser
+
+FOLDER = Path(microdlm.__file__).parent
+CORE = ("schedules", "masking", "transformer", "objectives", "likelihood", "drawing", "samplers")  # as they import
+
+
+def build(module: str = "", old: str = "", new: str = "") -> types.SimpleNamespace:
+    """A fresh copy of the core, in which `old` stands as `new` in one module. The real one is not touched."""
+    core = {name: types.ModuleType(f"microdlm.{name}") for name in CORE}
+    with patch.dict(sys.modules, {f"microdlm.{name}": copy for name, copy in core.items()}):
+        for name, copy in core.items():
+            source = (FOLDER / f"{name}.py").read_text(encoding="utf-8")
+            if name == module:
+                assert source.count(old) == 1, (
+                    f"{old!r} occurs {source.count(old)} times in {name}.py: update the mutant"
+                )
+                source = source.replace(old, new)
+            exec(compile(source, f"{name}.py", "exec"), vars(copy))
+    return types.SimpleNamespace(**core)
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+CHAIN = MarkovDenoiser(torch.tensor([0.7, 0.3]), torch.tensor([[0.85, 0.15], [0.25, 0.75]]))
+MASK, L = 2, 4
+TEXTS = torch.tensor(list(itertools.product(range(2), repeat=L)))
+PROBABILITY = (-L * CHAIN.nll(TEXTS)).exp()
+
+
+def is_close(per_sequence, truth) -> bool:
+    """Mean difference within 4 standard errors, which may be at most 2% of the truth."""
+    off = per_sequence - truth
+    stderr = off.std() / len(off) ** 0.5
+    return bool(stderr < 0.02 * truth.mean() and off.mean().abs() < 4 * stderr + 1e-6)
+
+
+# ---- the checks ----
+
+
+def bound_in_time(core):
+    """Masks at random times, SUBS, nelbo: the entropy of the chain under two schedules."""
+    x_0 = CHAIN.sample(40_000, L, seeded())
+    for name in ("cosine", "clipped_cosine"):
+        s = core.schedules.complete(core.schedules.SCHEDULES[name])
+        t = torch.rand(len(x_0), generator=seeded(1), dtype=torch.float64)
+        x_t, is_masked = core.masking.mask_tokens(x_0, s.alpha(t), MASK, seeded(2))
+        log_p = core.objectives.denoise_log_probs(CHAIN(x_t), x_t, MASK)
+        assert is_close(core.objectives.nelbo(log_p, x_0, is_masked, s.weight(t)), CHAIN.nll(x_0)), name
+
+
+def bound_in_counts(core):
+    x_0 = CHAIN.sample(500, L, seeded())
+    estimate = core.likelihood.estimate_nelbo(CHAIN, x_0, MASK, samples=32, rng=seeded(1))
+    assert is_close(estimate.per_sequence, CHAIN.nll(x_0))
+
+
+def estimate_in_time(core):
+    x_0, schedules = CHAIN.sample(500, L, seeded()), core.schedules.SCHEDULES
+    for name, given in (("linear", 0), ("clipped_cosine", 0), ("linear", 1)):
+        estimate = core.likelihood.estimate_nelbo(CHAIN, x_0, MASK, 64, seeded(1), given, schedules[name])
+        assert is_close(estimate.per_sequence, CHAIN.nll(x_0, given)), name
+
+
+def exactly_k(core):
+    k = torch.arange(L + 1)
+    x_t, is_masked = core.masking.mask_count(torch.zeros(L + 1, L, dtype=torch.long), k, MASK, seeded())
+    assert torch.equal(is_masked.sum(1), k) and torch.equal(x_t == MASK, is_masked)
+
+
+def any_two(core):
+    """The six pairs of four tokens, equally often."""
+    _, is_masked = core.masking.mask_count(
+        torch.zeros(3000, 4, dtype=torch.long), torch.full((3000,), 2), MASK, seeded()
+    )
+    pairs = (is_masked * torch.tensor([8, 4, 2, 1])).sum(1).bincount(minlength=16)[[3, 5, 6, 9, 10, 12]]
+    assert chisquare(pairs, [500.0] * 6, sum_check=False).pvalue > 1e-4
+
+
+def subs(core):
+    logits, x_t = torch.randn(2, 6, 3, generator=seeded()), torch.tensor([[0, 1, 2, 2, 0, 2], [2, 2, 2, 2, 2, 1]])
+    p = core.objectives.denoise_log_probs(logits, x_t, MASK).exp()
+    assert (p[..., MASK] == 0).all() and torch.allclose(p.sum(-1), torch.ones(2, 6))
+    assert torch.equal(p[x_t != MASK], torch.nn.functional.one_hot(x_t[x_t != MASK], 3).float())
+
+
+def masked_loss(core):
+    """A denoiser that is not exact where it need not be: only what it says about MASKs may count."""
+    x_0 = torch.tensor([[0, 1, 1, 0]])
+    is_masked = torch.tensor([[True, False, False, True]])
+    log_p = torch.tensor([[0.25, 0.75, 0.0], [0.9, 0.1, 0.0], [0.5, 0.5, 0.0], [0.125, 0.875, 0.0]]).log()[None]
+    expected = torch.tensor([0.25 * 0.125]).log().neg()
+    torch.testing.assert_close(core.objectives.nelbo(log_p, x_0, is_masked, torch.tensor([4.0])), expected)
+    nll = core.objectives.masked_nll(lambda x: log_p, x_0, x_0.masked_fill(is_masked, MASK), is_masked, MASK)
+    torch.testing.assert_close(nll.sum(1), expected)
+
+
+def next_token(core):
+    logits, x_0 = torch.randn(1, 5, 3, generator=seeded()), torch.tensor([[0, 1, 2, 2, 1]])
+    log_p = logits.log_softmax(-1)
+    expected = -torch.stack([log_p[0, i, x_0[0, i + 1]] for i in range(4)]).mean()
+    torch.testing.assert_close(core.objectives.next_token_nll(logits, x_0), expected[None])
+
+
+def in_order(core):
+    x_0 = CHAIN.sample(20, L, seeded())
+    torch.testing.assert_close(
+        core.likelihood.left_to_right_nll(CHAIN, x_0, MASK), CHAIN.nll(x_0), rtol=1e-5, atol=1e-5
+    )
+
+
+def tiny(core, causal: bool):
+    cfg = core.transformer.TransformerConfig(5, 8, n_layer=2, n_head=2, d_model=16, causal=causal)
+    net, g = core.transformer.Transformer(cfg), seeded(1)
+    for p in net.parameters():
+        torch.nn.init.normal_(p, std=0.3, generator=g)
+    return net.eval()
+
+
+def switch(core):
+    """An edit of the middle token reaches the left only if not causal, the right always; order matters; a cache
+    does not."""
+    x, edited = torch.tensor([[0, 1, 2, 3, 0]]), torch.tensor([[0, 1, 4, 3, 0]])
+    for causal in (False, True):
+        net = tiny(core, causal)
+        assert (net(x) != net(edited)).any(-1).tolist() == [[not causal] * 2 + [True] * 3]
+        assert not torch.allclose(net(torch.tensor([[0, 1, 3]]))[0, 2], net(torch.tensor([[1, 0, 3]]))[0, 2], atol=1e-4)
+    gpt, cache = tiny(core, causal=True), core.transformer.KVCache(2)
+    pieces = torch.cat([gpt(piece, cache=cache) for piece in x.split([2, 1, 2], dim=1)], dim=1)
+    torch.testing.assert_close(pieces, gpt(x), rtol=1e-4, atol=1e-5)
+
+
+def writes_the_language(core):
+    """Chi-square against the exact joint, for the samplers that are exact."""
+    for name, how in (("first_hitting", {}), ("left_to_right", {}), ("ancestral", {"num_steps": 400})):
+        *_, x = core.samplers.SAMPLERS[name](CHAIN, torch.full((3000, L), MASK), MASK, rng=seeded(), **how)
+        seen = (x * torch.tensor([8, 4, 2, 1])).sum(1).bincount(minlength=16)
+        assert chisquare(seen, PROBABILITY * 3000).pvalue > 1e-4, name
+
+
+def random_order(core):
+    """Which of 4 MASKs does first_hitting open first? Each, a quarter of the time."""
+    first = next(core.samplers.first_hitting(CHAIN, torch.full((2000, L), MASK), MASK, rng=seeded()))
+    assert chisquare((first != MASK).sum(0)).pvalue > 1e-4
+
+
+def visible_stays(core):
+    """Half the text is given, and it is text that the chain would not write; in every state it is still there."""
+    x = torch.tensor([[1, MASK, 0, MASK, 1, MASK, 0, MASK]]).expand(50, 8)
+    for name, steps in core.samplers.SAMPLERS.items():
+        for state in steps(lambda x: CHAIN(torch.full_like(x, MASK)), x, MASK, 4, rng=seeded()):
+            assert torch.equal(state[:, ::2], x[:, ::2]), name
+        assert (state != MASK).all(), name
+
+
+def surest_first(core):
+    """Three certain tokens and one coin: at one token a step the coin comes last."""
+    log_p = torch.tensor([[1.0, 0.0, 0.0], [0.5, 0.5, 0.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]).log()
+    x = torch.full((20, L), MASK)
+    for state in core.samplers.confidence(
+        lambda x: log_p.expand(len(x), L, 3), x, MASK, 4, pace="linear", rng=seeded()
+    ):
+        if (state == MASK).any():
+            assert (state[:, 1] == MASK).all()
+
+
+def one_of_a_tie(core):
+    ab = MarkovDenoiser(torch.tensor([0.5, 0.5]), torch.tensor([[0.0, 1.0], [1.0, 0.0]]))
+    first = next(core.samplers.threshold(ab, torch.full((20, 8), MASK), MASK, rng=seeded()))
+    assert ((first != MASK).sum(1) == 1).all()
+
+
+def temperature(core):
+    logits = torch.tensor([2.0, 0.0, 1.0, 9.0])  # the last is MASK
+    for t in (0.5, 2.0):
+        seen = core.drawing.draw(logits.expand(5000, 4), 3, t, rng=seeded()).bincount(minlength=4)
+        assert seen[3] == 0 and chisquare(seen[:3], (logits[:3].double() / t).softmax(0) * 5000).pvalue > 1e-4
+
+
+def top_p(core):
+    p = torch.tensor([0.5, 0.3, 0.15, 0.05])
+    for bound, kept in ((0.1, 1), (0.6, 2), (0.9, 3)):
+        assert core.drawing.keep_top(p.log(), None, bound).isfinite().sum() == kept
+
+
+# ---- the mutants: name -> (check, module, what stands there, what stands there instead) ----
+
+MUTANTS = {
+    # The bound in time
+    "weight is 1": (
+        bound_in_time,
+        "objectives",
+        "return weight_t * torch.where(",
+        "return torch.ones_like(weight_t) * torch.where(",
+    ),
+    "linear weight is 1": (
+        estimate_in_time,
+        "schedules",
+        "lambda t: 1 / t, lambda u: u / end",
+        "lambda t: t / t, lambda u: u",
+    ),
+    "cosine weight is maskgit's": (
+        bound_in_time,
+        "schedules",
+        "lambda t: HALF_PI / torch.tan(HALF_PI / 2 * t)",
+        "lambda t: HALF_PI / torch.tan(HALF_PI * t)",
+    ),
+    "divided by the number masked": (
+        bound_in_time,
+        "objectives",
+        ".sum(1) / x_0.size(1)",
+        ".sum(1) / is_masked.sum(1).clamp(min=1)",
+    ),
+    "keep and mask swapped": (bound_in_time, "masking", "rng) >= rate", "rng) < rate"),
+    "the ends are forgotten": (
+        estimate_in_time,
+        "likelihood",
+        "whole, n = complete(schedule), num_scored(x_0, given)",
+        "whole, n = schedule, num_scored(x_0, given)",
+    ),
+    "given tokens are masked": (estimate_in_time, "likelihood", "alpha_t[:, :given] = 1.0", "pass"),
+    "weight of the middle not stretched": (
+        bound_in_time,
+        "schedules",
+        "s.weight(t) / middle",
+        "s.weight(t)",
+    ),
+    # SUBS
+    "no zero masking": (
+        subs,
+        "objectives",
+        "log_p = without_mask(logits, mask_id).log_softmax(-1)",
+        "log_p = logits.log_softmax(-1)",
+    ),
+    "no carry-over": (
+        subs,
+        "objectives",
+        "return torch.where((x_t == mask_id)[..., None], log_p, carried)",
+        "return log_p",
+    ),
+    "loss on all positions": (masked_loss, "objectives", "torch.where(is_masked, nll, 0.0)", "nll"),
+    "loss on visible positions": (masked_loss, "objectives", "torch.where(is_masked,", "torch.where(~is_masked,"),
+    # The bound in counts
+    "masks k + 1": (exactly_k, "masking", "< k[:, None]", "< k[:, None] + 1"),
+    "masks a prefix": (any_two, "masking", "order.argsort(dim=1).argsort(dim=1)", "torch.arange(x_0.size(1))"),
+    "k from 0 to n - 1": (bound_in_counts, "masking", ".clamp(max=n - 1) + 1", ".clamp(min=1, max=n - 1)"),
+    "k never 1": (bound_in_counts, "masking", "(u * n).long()", "(u * n).long().clamp(min=1)"),
+    "k leans to many": (bound_in_counts, "masking", "return (u * n)", "return (u.sqrt() * n)"),
+    "count form divides by L": (bound_in_counts, "likelihood", "1 / k.double()", "1 / k.new_full(k.shape, n).double()"),
+    # Next tokens, left to right
+    "predicts itself": (next_token, "objectives", "x_0[:, 1:], reduction", "x_0[:, :-1], reduction"),
+    "sees what it predicts": (
+        in_order,
+        "likelihood",
+        "hidden = here.cumsum(1).bool()",
+        "hidden = here.cumsum(1).bool() & ~here.roll(1, 1)",
+    ),
+    # The network
+    "causal ignored": (switch, "transformer", "is_causal=self.causal and ", "is_causal=False and "),
+    "always causal": (switch, "transformer", "is_causal=self.causal and ", "is_causal="),
+    "no positions": (
+        switch,
+        "transformer",
+        "torch.outer(positions.float(), frequency)",
+        "torch.outer(positions * 0.0, frequency)",
+    ),
+    "cache forgets where it is": (
+        switch,
+        "transformer",
+        "positions = torch.arange(start, start + x.size(1)",
+        "positions = torch.arange(x.size(1)",
+    ),
+    "a piece sees its own future": (switch, "transformer", ".tril(total - new)", ".tril(total)"),
+    # Samplers
+    "MASK may be drawn": (
+        temperature,
+        "drawing",
+        "logits = without_mask(logits.double(), mask_id)",
+        "logits = logits.double()",
+    ),
+    "temperature ignored": (temperature, "drawing", "keep_top(logits / temperature,", "keep_top(logits,"),
+    "temperature upside down": (temperature, "drawing", "logits / temperature", "logits * temperature"),
+    "argmax instead of a draw": (temperature, "drawing", "(p / clocks.clamp(min=1e-300))", "p"),
+    "top_p one too few": (top_p, "drawing", "p.cumsum(-1) - p >= top_p", "p.cumsum(-1) >= top_p"),
+    "first_hitting takes the first": (
+        random_order,
+        "samplers",
+        "torch.where(x == mask_id, uniform(x.shape, x.device, rng), 2.0).argsort(dim=1)",
+        "torch.where(x == mask_id, 0.0, 2.0).argsort(dim=1, stable=True)",
+    ),
+    "first_hitting opens two": (
+        writes_the_language,
+        "samplers",
+        "order[:, i : i + 1], True",
+        "order[:, i : i + 2], True",
+    ),
+    "ancestral opens all at once": (
+        writes_the_language,
+        "samplers",
+        "masked_share[i + 1] / masked_share[i] if i + 1 < num_steps else 0.0",
+        "0.0",
+    ),
+    "left_to_right reads one back": (writes_the_language, "samplers", "denoiser(x)[:, i]\n", "denoiser(x)[:, i - 1]\n"),
+    "confidence overwrites": (
+        visible_stays,
+        "samplers",
+        "torch.where((x == mask_id) & (rank < keep[:, None]), filled, x)",
+        "draw(denoiser(x), mask_id, rng=rng, **how)",
+    ),
+    "ancestral overwrites": (visible_stays, "samplers", "opens = (x == mask_id) & (", "opens = ("),
+    "confidence opens the least sure": (
+        surest_first,
+        "samplers",
+        "sure.argsort(dim=1, descending=True)",
+        "sure.argsort(dim=1)",
+    ),
+    "threshold opens every tie": (
+        one_of_a_tie,
+        "samplers",
+        "(sure > tau) | surest",
+        "(sure > tau) | (sure >= sure.amax(1, keepdim=True))",
+    ),
+}
+CHECKS = sorted({check for check, *_ in MUTANTS.values()}, key=lambda check: check.__name__)
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_the_original_passes(check):
+    check(build())
+
+
+@pytest.mark.parametrize("check, module, old, new", MUTANTS.values(), ids=MUTANTS)
+def test_the_mutant_is_killed(check, module, old, new):
+    mutant = build(module, old, new)  # outside: a mutant that cannot be built is no kill
+    with pytest.raises(AssertionError):
+        check(mutant)
