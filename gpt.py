@@ -104,12 +104,15 @@ def recipe(cfg: Config) -> TrainConfig:
 
 def train(cfg: Config, folder: Path) -> None:
     """Train into `folder`, which then holds the weights that were best on held-out text."""
-    how, L = recipe(cfg), PRESETS[cfg.preset][0]
+    how, L, device = recipe(cfg), PRESETS[cfg.preset][0], training.pick_device(cfg.device)
     corpus = load_corpus(cfg.data, min_length=L)
     net = network(corpus.tokenizer, cfg)
-    run = Run.open(folder, describe(NAME, net, how, corpus), cfg.resume)
     model = Transformer(net, torch.Generator().manual_seed(cfg.seed))
-    state = State(model, how, training.pick_device(cfg.device))
+    if cfg.generate:  # a prompt that will not do is refused now, not after the training
+        lm = LanguageModel(model, corpus.tokenizer)
+        write(lm, lm.canvas(cfg.prompt.replace(r"\n", "\n"), cfg.length), cfg)
+    run = Run.open(folder, describe(NAME, net, how, corpus), cfg.resume)
+    state = State(model, how, device)
     state.restore(run)
     held_out = corpus.windows(L, n=64)
 

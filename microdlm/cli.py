@@ -1,6 +1,7 @@
 """From the command line to `main(cfg)`: a dataclass is the options, its comments are the help text."""
 
 import difflib
+import math
 import sys
 from collections.abc import Callable, Iterable
 
@@ -12,13 +13,43 @@ from microdlm.errors import UserError
 def run(main: Callable, config: type, about: str) -> None:
     """Parse the options into `config` and call `main`. A UserError is one line and exit code 2."""
     try:
-        main(tyro.cli(config, description=about, config=(tyro.conf.FlagCreatePairsOff,)))
+        cfg = tyro.cli(config, description=about, config=(tyro.conf.FlagCreatePairsOff,))
+        check(vars(cfg))
+        main(cfg)
     except UserError as e:
-        print(f"{sys.argv[0].rsplit('/', 1)[-1]}: {e}", file=sys.stderr)
+        print(f"{sys.argv[0].rsplit('/', 1)[-1]}: {' '.join(str(e).split())}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:  # training catches the first one itself, and saves
+        print(f"{sys.argv[0].rsplit('/', 1)[-1]}: stopped", file=sys.stderr)
         sys.exit(2)
     except BrokenPipeError:  # somebody piped us into head
         sys.stderr.close()
         sys.exit(0)
+
+
+# What an option of this name must be, wherever it is given.
+RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
+    "steps": (lambda v: v >= 1, "1 or more"),
+    "num_steps": (lambda v: v >= 1, "1 or more"),
+    "samples": (lambda v: v >= 1, "1 or more"),
+    "texts": (lambda v: v >= 1, "1 or more"),
+    "windows": (lambda v: v >= 0, "0 or more"),
+    "seed": (lambda v: 0 <= v < 2**63, "0 or more"),
+    "lr": (lambda v: 0 < v < math.inf, "above 0"),
+    "dropout": (lambda v: 0 <= v < 1, "0 or more and below 1"),
+    "precision": (lambda v: v in ("auto", "float32", "bfloat16"), "auto, float32 or bfloat16"),
+    "temperature": (lambda v: 0 <= v < math.inf, "0 or more"),
+    "top_k": (lambda v: v >= 1, "1 or more"),
+    "top_p": (lambda v: 0 < v <= 1, "above 0 and at most 1"),
+}
+
+
+def check(options: dict) -> None:
+    """UserError if one of the options that has a range is outside it. None means not given."""
+    for name, value in options.items():
+        is_fine, must_be = RANGES.get(name, (lambda v: True, ""))
+        if value is not None and not is_fine(value):
+            raise UserError(f"{name} is {value}: it must be {must_be}")
 
 
 def one_of(name: str, known: Iterable[str], what: str) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import tyro
 from rich import box
 from rich.progress import track
@@ -22,6 +23,7 @@ from microdlm.playlets import Playlets
 from microdlm.pretrained import LanguageModel, load
 from microdlm.runs import provenance, write_json
 from microdlm.terminal import STYLES, console
+from microdlm.tokenizers import CharTokenizer
 
 # How each kind of model writes here. Temperature 1 and nothing cut off, so all aim at the same distribution.
 WAYS = {
@@ -47,6 +49,8 @@ class Config:
 def compare(cfg: Config) -> dict:
     """All the numbers, as data."""
     models = {name: load(name) for name in cfg.models}
+    if not models or len({lm.kind for lm in models.values()}) < len(models):
+        raise UserError("give the folder of a run or the name of a model: one gpt, one diffusion, or one of each")
     first = next(iter(models.values()))
     for name, lm in models.items():
         if (lm.tokenizer, lm.model.cfg.seq_len) != (first.tokenizer, first.model.cfg.seq_len):
@@ -64,7 +68,9 @@ def compare(cfg: Config) -> dict:
         writing += [time_writing(lm, way, how, cfg, language) for way, how in WAYS[lm.kind].items()]
     numbers = {"corpus": {"name": corpus.name, "sha256": corpus.sha256}, "windows": len(x_0), "seed": cfg.seed}
     if language is not None:
-        exact = nats_per_char(Estimate.of(language.denoiser().nll(x_0, given=1)), corpus)
+        ids = CharTokenizer(language.alphabet)  # a model that knows more characters has other ids
+        its_own = torch.tensor([ids.encode(first.tokenizer.decode(row)) for row in x_0])
+        exact = nats_per_char(Estimate.of(language.denoiser().nll(its_own, given=1)), corpus)
         numbers["exact"] = exact | {"entropy_rate": corpus.entropy_rate}
     return numbers | {"likelihood": likelihood, "writing": writing, "made_by": provenance()}
 

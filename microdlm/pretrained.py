@@ -7,9 +7,8 @@ A folder holds config.json (architecture, vocabulary, how it was made) and model
 executes nothing.
 """
 
-import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,7 +16,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from microdlm.cli import one_of
+from microdlm.cli import check, one_of
 from microdlm.errors import UserError
 from microdlm.likelihood import Estimate, estimate_nelbo, left_to_right_nll
 from microdlm.runs import ROOT, read_json, read_tensors
@@ -33,7 +32,7 @@ BLANK = re.compile(r"_+|\{(\d+)\}")  # ____ is four blanks, and so is {4}
 class LanguageModel:
     """A network, its vocabulary, and what to do with them: write, fill in, score."""
 
-    model: Transformer
+    model: Callable  # a Transformer, or what wraps one and has its `cfg`, `causal` and `embedding`
     tokenizer: TextTokenizer
     config: dict = field(default_factory=dict, repr=False)
 
@@ -87,14 +86,14 @@ class LanguageModel:
 
         >>> load("shakespeare-diffusion").infill("ROMEO: ____ love {9}.")  # doctest: +SKIP
         """
-        ids, at = [], 0
+        ids, at, window = [], 0, self.model.cfg.seq_len
         for blank in BLANK.finditer(text):
             ids += self.tokenizer.encode(text[at : blank.start()])
-            ids += [self.mask_id] * int(blank[1] or len(blank[0]))
+            ids += [self.mask_id] * min(int(blank[1] or len(blank[0])), window + 1)
             at = blank.end()
         ids += self.tokenizer.encode(text[at:])
-        if len(ids) > self.model.cfg.seq_len:
-            raise UserError(f"the text has {len(ids)} tokens: this model's window holds {self.model.cfg.seq_len}")
+        if len(ids) > window:
+            raise UserError(f"the text has more tokens than this model's window of {window}: shorten it")
         if self.kind == "gpt" and ids[:1] == [self.mask_id]:
             raise UserError("a GPT cannot fill a blank at the very beginning: put something before it")
         *_, x = self.write(torch.tensor([ids]).repeat(n, 1).to(self.device), **how)
@@ -120,20 +119,6 @@ class LanguageModel:
         return estimate_nelbo(self.model, x_0, self.mask_id, samples, rng, given=1)
 
 
-def check(how: dict) -> None:
-    """UserError if a number that the user gave makes no sense."""
-    bad = {
-        "num_steps": lambda v: v < 1,
-        "temperature": lambda v: not 0 <= v < math.inf,
-        "top_k": lambda v: v < 1,
-        "top_p": lambda v: not 0 < v <= 1,
-    }
-    must = {"num_steps": "at least 1", "temperature": "0 or more", "top_k": "at least 1", "top_p": "above 0, up to 1"}
-    for name, value in how.items():
-        if name in bad and value is not None and bad[name](value):
-            raise UserError(f"{name} is {value}: it must be {must[name]}")
-
-
 def load(name: str | Path, device: str = "cpu") -> LanguageModel:
     """Load shipped weights by name, or any folder with config.json and model.safetensors.
 
@@ -144,9 +129,12 @@ def load(name: str | Path, device: str = "cpu") -> LanguageModel:
     try:
         cfg = TransformerConfig(**config["model"])
         tokenizer = tokenizer_from_json(config["tokenizer"])
-    except (KeyError, TypeError, ValueError) as e:
-        raise UserError(f"{folder / 'config.json'} does not describe a model of this project ({e})") from None
-    model = Transformer(cfg)
+        if cfg.vocab_size != len(tokenizer) + (not cfg.causal):
+            raise ValueError(f"{len(tokenizer)} tokens, but a network for {cfg.vocab_size}")
+        with torch.random.fork_rng(devices=[]):  # weights about to be replaced draw on nobody's chance
+            model = Transformer(cfg)
+    except (KeyError, TypeError, ValueError, ArithmeticError, RuntimeError) as e:
+        raise UserError(f"{folder / 'config.json'} does not describe a model of this project ({e!r:.80})") from None
     fill(model, read_tensors(folder / "model.safetensors"), folder)
     return LanguageModel(model.eval().to(device), tokenizer, config)
 

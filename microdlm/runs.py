@@ -13,6 +13,7 @@ leaves the old one or the new one, never half of one.
 import json
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -53,7 +54,9 @@ def read_json(path: Path):
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path} is missing: is {path.parent} the folder of a run or of weights?") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as e:
+    except OSError as e:
+        raise UserError(f"{path} cannot be read ({type(e).__name__}): give a file that you may read") from None
+    except (ValueError, RecursionError) as e:
         raise UserError(f"{path} is not JSON ({e}): restore it or train again") from None
 
 
@@ -68,7 +71,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     except FileNotFoundError:
         raise UserError(f"{path} is missing: train first, or give another folder") from None
     except (SafetensorError, OSError) as e:
-        raise UserError(f"{path} is truncated or not a safetensors file ({e})") from None
+        raise UserError(f"{path} is truncated or not a safetensors file ({e}): restore it or train again") from None
 
 
 def git(*args: str) -> str:
@@ -80,13 +83,21 @@ def git(*args: str) -> str:
     return found.stdout.strip() if found.returncode == 0 else ""
 
 
+def script() -> list[str]:
+    """The program that runs, as one would name it from the project's root."""
+    path = Path(sys.argv[0]).resolve()
+    if path.parent == ROOT / "microdlm":
+        return ["-m", f"microdlm.{path.stem}"]
+    return [str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else path.name]
+
+
 def provenance() -> dict:
     """Which code made this number, and where."""
-    cuda = torch.cuda.is_available()
+    cuda, commit = torch.cuda.is_available(), git("rev-parse", "HEAD") or None
     return {
-        "commit": git("rev-parse", "HEAD") or None,
-        "uncommitted_changes": bool(git("status", "--porcelain", "--untracked-files=no")),
-        "command": " ".join(["python", *(Path(sys.argv[0]).name, *sys.argv[1:])]),
+        "commit": commit,
+        "uncommitted_changes": bool(git("status", "--porcelain", "--untracked-files=no")) if commit else None,
+        "command": shlex.join(["python", *script(), *sys.argv[1:]]),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "torch": torch.__version__,
         "python": platform.python_version(),
@@ -109,8 +120,11 @@ class Run:
         if not resume:
             if run.folder.exists() and (not run.folder.is_dir() or any(run.folder.iterdir())):
                 raise UserError(f"{folder} exists: continue it with --resume, or choose another --out")
-            run.folder.mkdir(parents=True, exist_ok=True)
-            write_json(path, {**config, "made_by": provenance()})
+            try:
+                run.folder.mkdir(parents=True, exist_ok=True)
+                write_json(path, {**config, "made_by": provenance()})
+            except OSError as e:
+                raise UserError(f"{folder} cannot be written ({e.strerror}): choose another --out") from None
         elif not path.exists():
             raise UserError(f"{folder} holds no run to resume: start one without --resume")
         elif differences := changes(run.config, config):
@@ -129,7 +143,10 @@ class Run:
         """All records. A last line torn by a crash is left out."""
         path = self.folder / "metrics.jsonl"
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-        return [json.loads(line) for line in lines if line.endswith("\n")]
+        try:
+            return [json.loads(line) for line in lines if line.endswith("\n")]
+        except json.JSONDecodeError as e:
+            raise UserError(f"{path} has a line that is not JSON ({e.doc.strip()[:40]!r}): remove that line") from None
 
     def rewind(self, step: int) -> None:
         """Keep the records up to `step`: those after it belong to work that was lost and will be done again."""
@@ -160,5 +177,5 @@ def changes(old: dict, new: dict, path: str = "") -> list[str]:
         if isinstance(before, dict) and isinstance(now, dict):
             found += changes(before, now, f"{path}{key}.")
         elif before != now:
-            found.append(f"{path}{key} = {str(before)[:40]}, not {str(now)[:40]}")
+            found.append(f"{path}{key} = {repr(before)[:40]}, not {repr(now)[:40]}")
     return found

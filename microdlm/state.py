@@ -97,7 +97,7 @@ class State:
             if self.device.startswith("cuda"):
                 torch.cuda.set_rng_state(flat["cuda_rng"])
             self.step, self.best = int(flat["step"]), float(flat["best"])
-        except (KeyError, RuntimeError) as e:
+        except (KeyError, TypeError, ValueError, RuntimeError) as e:
             raise UserError(f"the checkpoint is not of this model and configuration ({e})") from None
 
     def restore(self, run: Run) -> None:

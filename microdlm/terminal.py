@@ -126,6 +126,6 @@ def writing_screen(
     table.add_column(no_wrap=True)
     for previous, i in zip([None, *shown], shown, strict=False):
         before = None if previous is None else seen[previous]
-        table.add_row(f"{i}/{last}", coloured(seen[i], before, tokenizer, console.width - 12))
+        table.add_row(f"{i}/{last}", coloured(seen[i], before, tokenizer, max(20, console.width - 12)))
     console.print(Text(f"\n{title}, after so many of {last} steps", style="bold"), table)
     console.print(Text(tokenizer.decode(seen[-1])))

@@ -130,10 +130,11 @@ def train(
                 *(val and (val.mean, val.stderr) or ()),
             )
             run.log(vars(record))
-            if due(state.step, cfg.steps, cfg.checkpoints) or interrupted():
+            if due(state.step, cfg.steps, cfg.checkpoints):
                 run.save_checkpoint(state.tensors())
             yield record
             if interrupted() and state.step < cfg.steps:
+                run.save_checkpoint(state.tensors())
                 raise UserError(f"stopped after step {state.step}, all saved: --out {run.folder} --resume goes on")
 
 
@@ -143,6 +144,11 @@ def due(step: int, steps: int, times: int) -> bool:
 
 
 def keep_if_best(state: State, val: Estimate, run: Run) -> None:
+    if not math.isfinite(val.mean):
+        raise UserError(
+            f"validation gives {val.mean} after step {state.step}: training stopped, the last good checkpoint is kept; "
+            "try a smaller --lr"
+        )
     if val.mean < state.best:
         state.best = val.mean
         run.save_model(dict(state.weights.named_parameters()))

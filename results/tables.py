@@ -82,10 +82,10 @@ def card(kind: str) -> str:
 
 def filled(text: str, name: str, table: str) -> str:
     """`text` with what stands between the two marks of `name` replaced."""
-    marked = re.compile(rf"(<!-- {name} -->\n).*?(\n<!-- end {name} -->)", re.DOTALL)
+    marked = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end {name} -->)", re.DOTALL)
     if not marked.search(text):
         raise SystemExit(f"README.md has no place for the table {name!r}")
-    return marked.sub(lambda m: m[1] + table + m[2], text)
+    return marked.sub(lambda m: m[1] + table + "\n" + m[2], text)
 
 
 def pages() -> dict[Path, str]:

@@ -1,0 +1,129 @@
+"""Every number that is quoted stands in results/*.json, and says what made it."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from microdlm.runs import ROOT
+from microdlm.state import TrainConfig
+from microdlm.transformer import TransformerConfig
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+KINDS = ("gpt", "diffusion")
+MEASURED = sorted((ROOT / "results").glob("*.json"))
+MADE_BY = {
+    "commit": "0123abc",
+    "command": "python comparison.py a b",
+    "threads": 2,
+    "torch": "2.13.0",
+    "date": "2025-01-01",
+}
+TWINS = {
+    "corpus": {"name": "shakespeare", "sha256": "86c4"},
+    "windows": 435,
+    "seed": 0,
+    "likelihood": {
+        "gpt": {"nats_per_char": 1.5678, "stderr": 0.0123},
+        "diffusion": {"nats_per_char": 1.9876, "stderr": 0.0112},
+    },
+    "writing": [
+        {"kind": kind, "way": "its way", "sample": "O!"}
+        | {"passes": 255, "token_forwards": 1234, "seconds": 3.0, "texts": 16}
+        for kind in KINDS
+    ],
+    "made_by": MADE_BY,
+}
+CONFIG = {
+    "summary": {"parameters": 800_000, "steps": 8000},
+    "made_by": MADE_BY,
+    "model": asdict(TransformerConfig(vocab_size=66, seq_len=256)),
+    "training": asdict(TrainConfig(steps=8000, batch_size=16)),
+    "corpus": {"name": "shakespeare", "sha256": "86c4"},
+}
+
+
+def tables(root: Path, *options: str) -> subprocess.CompletedProcess:
+    argv = [sys.executable, str(root / "results" / "tables.py"), *options]
+    return subprocess.run(argv, cwd=root.parent, capture_output=True, text=True, timeout=60)
+
+
+@pytest.fixture
+def project(tmp_path) -> Path:
+    """The README and the program that fills it, beside numbers that nobody measured."""
+    root = tmp_path / "a copy"
+    (root / "results").mkdir(parents=True)
+    for name in ("README.md", "results/tables.py"):
+        shutil.copy(ROOT / name, root / name)
+    (root / "results" / "twins.json").write_text(json.dumps(TWINS))
+    for kind in KINDS:
+        (root / "weights" / f"shakespeare-{kind}").mkdir(parents=True)
+        (root / "weights" / f"shakespeare-{kind}" / "config.json").write_text(json.dumps(CONFIG))
+    return root
+
+
+def test_the_tables_are_what_the_numbers_say(project):
+    assert tables(project, "--check").returncode == 1  # these are not the numbers that README shows
+    assert tables(project).returncode == 0
+    assert tables(project, "--check").returncode == 0
+    readme = (project / "README.md").read_text()
+    assert "1.568 ± 0.012" in readme and "≤ 1.988 ± 0.011" in readme and "0.80M" in readme
+    assert "≤ 1.568" not in readme  # a GPT's value is exact
+    outside = [re.sub(r"<!-- twins -->.*<!-- end twins -->", "", t, flags=re.S) for t in (readme, README)]
+    assert outside[0] == outside[1]
+    card = (project / "weights" / "shakespeare-diffusion" / "README.md").read_text()
+    assert "≤ 1.988 ± 0.011" in card and "1.568" not in card
+
+
+@pytest.mark.parametrize("page", ["README.md", "weights/shakespeare-gpt/README.md"])
+def test_one_digit_changed_by_hand_is_found(project, page):
+    assert tables(project).returncode == 0
+    text = (project / page).read_text()
+    (project / page).write_text(text.replace("1.568 ± 0.012", "1.558 ± 0.012", 1))
+    found = tables(project, "--check")
+    assert found.returncode == 1 and page in found.stderr
+
+
+def test_one_number_measured_anew_is_found(project):
+    assert tables(project).returncode == 0
+    (project / "results" / "twins.json").write_text(json.dumps(TWINS | {"windows": 434}))
+    assert tables(project, "--check").returncode == 1
+
+
+def test_the_pages_show_the_numbers_measured_last():
+    if not (ROOT / "results" / "twins.json").exists():
+        pytest.skip("results/twins.json is not there yet: the twins on Tiny Shakespeare have not been compared")
+    checked = tables(ROOT, "--check")
+    assert checked.returncode == 0, checked.stderr
+
+
+@pytest.mark.parametrize("path", MEASURED or [None], ids=lambda p: p.name if p else "none")
+def test_every_measurement_says_what_made_it(path):
+    if path is None:
+        pytest.skip("results/ holds no measurement yet")
+    numbers = json.loads(path.read_text(encoding="utf-8"))
+    made = numbers["made_by"]
+    assert re.fullmatch("[0-9a-f]{40}", made["commit"]), "measured with code that is in no commit"
+    assert not made["uncommitted_changes"], "measured with code that differs from its commit"
+    assert made["command"].startswith("python ")
+    assert isinstance(made.get("seed", numbers.get("seed")), int)
+    assert made["device"] and made["date"]
+
+
+def test_no_error_is_missing_where_a_likelihood_is_given():
+    if not MEASURED:
+        pytest.skip("results/ holds no measurement yet")
+
+    def check(value, path):
+        if isinstance(value, dict):
+            assert "nats_per_char" not in value or value["stderr"] > 0, path
+            for key, inner in value.items():
+                check(inner, f"{path}.{key}")
+
+    for path in MEASURED:
+        check(json.loads(path.read_text(encoding="utf-8")), path.name)

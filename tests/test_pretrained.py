@@ -1,0 +1,282 @@
+"""A trained model in two lines: what was given is kept, what was saved comes back, what is scored is the truth."""
+
+import itertools
+import json
+import math
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import microdlm
+from microdlm.errors import UserError
+from microdlm.likelihood import Estimate, estimate_nelbo
+from microdlm.pretrained import WEIGHTS, LanguageModel, load
+from microdlm.runs import write_json, write_tensors
+from microdlm.tokenizers import CharTokenizer
+from microdlm.transformer import Transformer, TransformerConfig
+
+LETTERS = CharTokenizer("\n abcdefgh")
+KINDS = ("gpt", "diffusion")
+
+
+def network(kind: str, V: int = len(LETTERS), L: int = 16) -> Transformer:
+    """Far from uniform, without training."""
+    cfg = TransformerConfig(V + (kind == "diffusion"), L, n_layer=1, n_head=2, d_model=16, causal=kind == "gpt")
+    model, rng = Transformer(cfg), torch.Generator().manual_seed(7)
+    for p in model.parameters():
+        torch.nn.init.normal_(p, std=0.4, generator=rng)
+    return model.eval()
+
+
+def save(folder: Path, model: Transformer, tokenizer=LETTERS) -> Path:
+    folder.mkdir()
+    write_json(folder / "config.json", {"model": asdict(model.cfg), "tokenizer": tokenizer.to_json()})
+    write_tensors(folder / "model.safetensors", dict(model.named_parameters()))
+    return folder
+
+
+@pytest.fixture(params=KINDS)
+def lm(request) -> LanguageModel:
+    return LanguageModel(network(request.param), LETTERS)
+
+
+# Saved and loaded
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("as_text", [str, Path])
+def test_a_folder_comes_back_as_the_model_it_was(tmp_path, kind, as_text):
+    model = network(kind)
+    back = microdlm.load(as_text(save(tmp_path / "a run", model)))
+    assert isinstance(back, LanguageModel) and back.kind == kind and not back.model.training
+    x = torch.arange(16)[None] % 10
+    assert torch.equal(back.model(x), model(x))
+    assert back.tokenizer == LETTERS and back.mask_id == 10 and back.config["model"] == asdict(model.cfg)
+
+
+def test_weights_in_bfloat16_are_the_same_numbers_rounded(tmp_path):
+    model = network("diffusion")
+    folder = save(tmp_path / "run", model)
+    weights = load_file(folder / "model.safetensors")
+    save_file({name: w.bfloat16() for name, w in weights.items()}, folder / "model.safetensors")
+    back = load(folder)
+    for name, p in back.model.named_parameters():
+        assert p.dtype == torch.float32 and torch.equal(p, weights[name].bfloat16().float())
+    assert len(back.generate(n=1)[0]) == 16
+
+
+def test_loading_leaves_chance_alone(tmp_path):
+    folder, before = save(tmp_path / "run", network("gpt")), torch.get_rng_state()
+    load(folder).generate(n=2)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_name_nobody_knows_gets_the_nearest(monkeypatch, tmp_path):
+    monkeypatch.setattr("microdlm.pretrained.WEIGHTS", tmp_path)
+    for name in ("shakespeare-gpt", "shakespeare-diffusion"):
+        save(tmp_path / name, network(name.split("-")[1]))
+    assert load("shakespeare-gpt").kind == "gpt"
+    with pytest.raises(UserError, match="did you mean shakespeare-diffusion") as refused:
+        load("shakespear-difusion")
+    assert "\n" not in str(refused.value)
+    with pytest.raises(UserError, match="shakespeare-gpt"):
+        load(tmp_path / "no such folder")
+
+
+# Writing
+
+
+def test_a_text_has_its_prompt_its_length_and_no_mask(lm):
+    for prompt, length in (("\n", None), ("abc", 9), ("abcdefgh", 8), ("a", 2)):
+        texts = lm.generate(n=3, length=length, prompt=prompt)
+        assert len(texts) == 3
+        assert all(text.startswith(prompt) and len(text) == (length or 16) and "·" not in text for text in texts)
+
+
+def test_the_seed_decides_and_nothing_else_does(lm):
+    once = lm.generate(n=4, seed=5)
+    torch.manual_seed(123)
+    assert lm.generate(n=4, seed=5) == once
+    assert lm.generate(n=4, seed=6) != once
+    assert len(set(once)) > 1  # the four are not one
+
+
+def test_temperature_zero_leaves_nothing_to_chance(lm):
+    texts = {text for seed in range(3) for text in lm.generate(n=3, temperature=0.0, seed=seed)}
+    assert len(texts) == 1
+    assert len({text for seed in range(3) for text in lm.generate(n=3, temperature=1.0, seed=seed)}) > 1
+    assert lm.generate(n=2, top_k=1, seed=1)[0] in texts  # the one most probable token, said another way
+
+
+@pytest.mark.parametrize("sampler", ["ancestral", "first_hitting", "confidence", "threshold", "left_to_right"])
+def test_diffusion_takes_every_sampler_by_name(sampler):
+    texts = LanguageModel(network("diffusion"), LETTERS).generate(n=2, sampler=sampler, prompt="cab")
+    assert all(text.startswith("cab") and len(text) == 16 and "·" not in text for text in texts)
+
+
+def test_a_gpt_goes_left_to_right_or_says_so():
+    gpt = LanguageModel(network("gpt"), LETTERS)
+    assert gpt.generate(n=1, seed=2) == gpt.generate(n=1, seed=2, sampler="left_to_right", num_steps=3)
+    with pytest.raises(UserError, match="left_to_right"):
+        gpt.generate(sampler="confidence")
+    with pytest.raises(UserError, match="did you mean"):
+        gpt.generate(sampler="left_to_rigth")
+
+
+def test_a_gpt_writes_what_it_believes():
+    """The first letter of many texts, against the probabilities of one forward pass (chi squared, 9 degrees)."""
+    gpt = LanguageModel(network("gpt"), LETTERS)
+    p = gpt.model(torch.tensor([LETTERS.encode("ab")]))[0, -1].double().softmax(-1)
+    texts = gpt.generate(n=4000, length=3, prompt="ab", temperature=1.0)
+    seen = torch.bincount(torch.tensor([LETTERS.encode(text[2])[0] for text in texts]), minlength=10)
+    assert ((seen - 4000 * p) ** 2 / (4000 * p)).sum() < 27.9  # exceeded once in a thousand
+
+
+# Filling in
+
+
+@pytest.mark.parametrize("form", ["ab____cd", "ab{4}cd", "ab_{3}cd", "ab{2}__cd"])
+def test_infill_keeps_all_that_was_given(lm, form):
+    for text in lm.infill(form, n=3):
+        assert len(text) == 8 and (text[:2], text[6:]) == ("ab", "cd") and "_" not in text and "·" not in text
+    assert lm.infill(form, seed=1) == lm.infill("ab____cd", seed=1)  # four blanks, however they are written
+
+
+def test_infill_of_several_blanks(lm):
+    text = lm.infill("a_b{7}c_")[0]
+    assert len(text) == 12 and (text[0], text[2], text[10]) == ("a", "b", "c")
+    assert lm.infill("abc") == ["abc"]
+    assert lm.infill("ab{0}c") == ["abc"]
+
+
+def test_infill_that_cannot_be_is_one_clear_line(lm):
+    for text in ("a{16}", "a{999999999999}", "a" * 17, "aZ_"):
+        with pytest.raises(UserError) as refused:
+            lm.infill(text)
+        assert "\n" not in str(refused.value)
+    if lm.kind == "gpt":
+        with pytest.raises(UserError, match="beginning"):
+            lm.infill("_ab")
+    else:
+        assert lm.infill("_ab")[0].endswith("ab")
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"temperature": -1.0},
+        {"temperature": math.nan},
+        {"temperature": math.inf},
+        {"num_steps": 0},
+        {"num_steps": -3},
+        {"top_k": 0},
+        {"top_p": 0.0},
+        {"top_p": 2.0},
+        {"length": 0},
+        {"length": 17},
+        {"prompt": "a" * 17},
+        {"prompt": "aé"},
+    ],
+    ids=str,
+)
+def test_options_that_make_no_sense_are_one_clear_line(lm, how):
+    with pytest.raises(UserError) as refused:
+        lm.generate(n=1, **how)
+    assert "\n" not in str(refused.value)
+
+
+# Scoring
+
+
+def test_a_gpt_scores_exactly_the_chain_rule():
+    gpt = LanguageModel(network("gpt"), LETTERS)
+    ids = LETTERS.encode("bad cafe")
+    by_hand = [-gpt.model(torch.tensor([ids[:i]]))[0, -1].log_softmax(-1)[ids[i]].item() for i in range(1, len(ids))]
+    assert gpt.score("bad cafe").mean == pytest.approx(sum(by_hand) / 7, rel=1e-5)
+
+
+def test_probabilities_of_all_texts_sum_to_one():
+    """Exact means exact: over every text of three letters that begins with a."""
+    gpt = LanguageModel(network("gpt", V=4), CharTokenizer("abcd"))
+    rows = torch.tensor([(0, *rest) for rest in itertools.product(range(4), repeat=2)])
+    nll = gpt.score_windows(rows).per_sequence * 2  # two tokens are scored
+    assert (-nll).exp().sum().item() == pytest.approx(1.0, abs=1e-5)
+
+
+def test_diffusion_scores_the_bound_of_every_order_enumerated():
+    """Against all masks of a short text, the first character given: k uniform, then the subset, then its k tokens."""
+    lm, ids = LanguageModel(network("diffusion"), LETTERS), torch.tensor([LETTERS.encode("face")])
+    exact = 0.0
+    for k in (1, 2, 3):
+        subsets = list(itertools.combinations((1, 2, 3), k))
+        for where in map(list, subsets):
+            x_t = ids.clone()
+            x_t[0, where] = lm.mask_id
+            log_p = lm.model(x_t).double()[..., :-1].log_softmax(-1)
+            exact -= log_p[0, where, ids[0, where]].mean().item() / len(subsets) / 3
+    scores = Estimate.of(torch.tensor([lm.score("face", samples=32, seed=seed).mean for seed in range(40)]))
+    assert abs(scores.mean - exact) < 4 * scores.stderr and scores.stderr < 0.02 * exact
+
+
+def test_the_score_is_estimate_nelbo_with_its_first_token_given():
+    lm, x_0 = LanguageModel(network("diffusion"), LETTERS), torch.arange(48).view(3, 16) % 10
+    direct = estimate_nelbo(lm.model, x_0, 10, 16, torch.Generator().manual_seed(3), given=1)
+    scored = lm.score(LETTERS.decode(x_0.flatten()), samples=16, seed=3)
+    assert torch.equal(scored.per_sequence, direct.per_sequence) and scored.mean == direct.mean
+
+
+def test_long_texts_are_scored_window_by_window(lm):
+    text = "abcdefgh" * 6
+    whole = lm.score(text + "ab")  # 50 characters: three windows of 16, and two that are left over
+    assert len(whole.per_sequence) == 3
+    assert whole.per_sequence.tolist() == lm.score(text).per_sequence.tolist()
+    assert whole.stderr >= 0 and len(lm.score("ab").per_sequence) == 1
+    with pytest.raises(UserError, match="short"):
+        lm.score("a")
+
+
+# What ships
+
+SNIPPET = """What, is my Richard both shorn of his hair and crown,
+And of his head? The time shall come, my lord,
+When you shall ask me for a merry word.
+
+KING HENRY:
+"""
+UNIGRAM = 3.3  # nats per character: what counting characters achieves on Tiny Shakespeare
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_shipped_weights_load_write_and_have_learnt(kind):
+    folder = WEIGHTS / f"shakespeare-{kind}"
+    if not (folder / "model.safetensors").exists():
+        pytest.skip(f"{folder.name} does not ship yet")
+    shipped = microdlm.load(folder.name)
+    assert shipped.kind == kind
+    text = shipped.generate(n=1, prompt="ROMEO:", length=64, num_steps=16)[0]
+    assert text.startswith("ROMEO:") and len(text) == 64 and "·" not in text
+    filled = shipped.infill("My lord, the ____ is {6}.")[0]
+    assert (filled[:13], filled[17:21], filled[27:]) == ("My lord, the ", " is ", ".")
+    scored = shipped.score(SNIPPET, samples=32)
+    assert scored.mean < UNIGRAM - 0.5
+    nonsense = "".join(sorted(SNIPPET))  # the same characters, nothing said
+    assert shipped.score(nonsense, samples=32).mean > scored.mean + 0.5
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_shipped_weights_are_small_data_with_a_card(kind):
+    folder = WEIGHTS / f"shakespeare-{kind}"
+    if not (folder / "model.safetensors").exists():
+        pytest.skip(f"{folder.name} does not ship yet")
+    assert {p.name for p in folder.iterdir()} == {"config.json", "model.safetensors", "README.md"}
+    assert (folder / "model.safetensors").stat().st_size <= 22e6
+    assert all(w.dtype == torch.bfloat16 for w in load_file(folder / "model.safetensors").values())
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    assert config["kind"] == kind and config["summary"]["parameters"] > 1e5
+    assert config["corpus"]["sha256"].startswith("86c4e6aa")
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    for said in (config["made_by"]["command"], config["corpus"]["sha256"], "±", "Sample", "icence"):
+        assert said in card
