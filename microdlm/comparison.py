@@ -64,7 +64,8 @@ def compare(cfg: Config) -> dict:
     language = Playlets() if corpus.entropy_rate is not None else None
     likelihood, writing = {}, []
     for lm in track(models.values(), "scoring and writing", console=console, transient=True):
-        likelihood[lm.kind] = nats_per_char(lm.score_windows(x_0, cfg.samples, cfg.seed), corpus)
+        score = nats_per_char(lm.score_windows(x_0, cfg.samples, cfg.seed), corpus)
+        likelihood[lm.kind] = score | {"parameters": lm.model.num_parameters()}
         writing += [time_writing(lm, way, how, cfg, language) for way, how in WAYS[lm.kind].items()]
     numbers = {"corpus": {"name": corpus.name, "sha256": corpus.sha256}, "windows": len(x_0), "seed": cfg.seed}
     if language is not None:

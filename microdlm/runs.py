@@ -91,6 +91,11 @@ def script() -> list[str]:
     return [str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else path.name]
 
 
+def cpu_name() -> str:
+    known = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return str(known.get("cpu_name") or platform.processor() or platform.machine())
+
+
 def provenance() -> dict:
     """Which code made this number, and where."""
     cuda, commit = torch.cuda.is_available(), git("rev-parse", "HEAD") or None
@@ -101,7 +106,7 @@ def provenance() -> dict:
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "torch": torch.__version__,
         "python": platform.python_version(),
-        "device": torch.cuda.get_device_name() if cuda else platform.processor() or platform.machine(),
+        "device": torch.cuda.get_device_name() if cuda else cpu_name(),
         "threads": torch.get_num_threads(),
     }
 

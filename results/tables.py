@@ -18,34 +18,38 @@ def read(name: str) -> dict:
     return json.loads((ROOT / "results" / f"{name}.json").read_text(encoding="utf-8"))
 
 
-def parameters(kind: str) -> int:
-    config = ROOT / "weights" / f"shakespeare-{kind}" / "config.json"
-    return json.loads(config.read_text(encoding="utf-8"))["summary"]["parameters"]
-
-
 def number(e: dict, kind: str) -> str:
     return f"{'≤ ' if kind == 'diffusion' else ''}{e['nats_per_char']:.3f} ± {e['stderr']:.3f}"
 
 
-def twins() -> str:
-    """The twins on Tiny Shakespeare: one row a way of writing."""
-    numbers = read("twins")
+def twins(name: str) -> str:
+    """One comparison of the twins: a row a way of writing, and the exact answer where there is one."""
+    numbers = read(name)
+    exact, made = numbers.get("exact"), numbers["made_by"]
+    extra = ("above exact", "lines valid") if exact else ("bits per character",)
     rows = [
-        "| model | writes | nats per character | bits | passes | token-forwards a text | seconds a text |",
-        "|---|---|---:|---:|---:|---:|---:|",
+        f"| model | writes | nats per character | {' | '.join(extra)} | passes | tokens read | seconds |",
+        f"|---|---|{'---:|' * (len(extra) + 4)}",
     ]
     for w in numbers["writing"]:
         e = numbers["likelihood"][w["kind"]]
-        bits = f"{'≤ ' if w['kind'] == 'diffusion' else ''}{e['nats_per_char'] / math.log(2):.2f}"
+        if exact:
+            above = f"{e['nats_per_char'] - exact['nats_per_char']:+.3f}"
+            more = f"{above} | {w['lines_accepted'] / max(1, w['lines']):.0%}"
+        else:
+            more = f"{'≤ ' if w['kind'] == 'diffusion' else ''}{e['nats_per_char'] / math.log(2):.2f}"
         cost = f"{w['passes']} | {w['token_forwards']:,} | {w['seconds'] / w['texts']:.3f}"
-        model = f"{LABEL[w['kind']]}, {parameters(w['kind']) / 1e6:.2f}M"
-        rows.append(f"| {model} | {w['way']} | {number(e, w['kind'])} | {bits} | {cost} |")
-    made = numbers["made_by"]
+        model = f"{LABEL[w['kind']]}, {e['parameters'] / 1e6:.2f}M"
+        rows.append(f"| {model} | {w['way']} | {number(e, w['kind'])} | {more} | {cost} |")
+    if exact:
+        rows.append(f"| the language itself | it knows | {number(exact, 'exact')} | | 100% | | | |")
+    floor = f" The exact entropy rate is {exact['entropy_rate']:.4f}." if exact else ""
     rows += [
         "",
-        f"{numbers['windows']} held-out windows, first character given; ≤ marks an upper bound, the GPT's value is "
-        f"exact; ± is one standard error over windows. Seconds: {numbers['writing'][0]['texts']} texts at once on "
-        f"{made['threads']} CPU threads, temperature 1. From `results/twins.json`, made by `{made['command']}`.",
+        f"{numbers['windows']} held-out windows, first character given; ≤ marks an upper bound, the other values are "
+        f"exact; ± is one standard error over windows.{floor} Passes, tokens read and seconds: one text, written "
+        f"{numbers['writing'][0]['texts']} at a time on {made['threads']} CPU threads at temperature 1. Numbers: "
+        f"`results/{name}.json`, made by `{made['command']}`.",
     ]
     return "\n".join(rows)
 
@@ -91,7 +95,10 @@ def filled(text: str, name: str, table: str) -> str:
 def pages() -> dict[Path, str]:
     """Every page with measured numbers, as it should read."""
     readme = ROOT / "README.md"
-    made = {readme: filled(readme.read_text(encoding="utf-8"), "twins", twins())}
+    text = readme.read_text(encoding="utf-8")
+    for name in ("demo", "twins"):
+        text = filled(text, name, twins(name))
+    made = {readme: text}
     return made | {ROOT / f"weights/shakespeare-{kind}/README.md": card(kind) for kind in LABEL}
 
 

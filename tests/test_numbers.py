@@ -29,8 +29,8 @@ TWINS = {
     "windows": 435,
     "seed": 0,
     "likelihood": {
-        "gpt": {"nats_per_char": 1.5678, "stderr": 0.0123},
-        "diffusion": {"nats_per_char": 1.9876, "stderr": 0.0112},
+        "gpt": {"nats_per_char": 1.5678, "stderr": 0.0123, "parameters": 800_000},
+        "diffusion": {"nats_per_char": 1.9876, "stderr": 0.0112, "parameters": 800_000},
     },
     "writing": [
         {"kind": kind, "way": "its way", "sample": "O!"}
@@ -38,6 +38,10 @@ TWINS = {
         for kind in KINDS
     ],
     "made_by": MADE_BY,
+}
+DEMO = TWINS | {
+    "exact": {"nats_per_char": 0.4321, "stderr": 0.0054, "entropy_rate": 0.4001},
+    "writing": [w | {"lines": 40, "lines_accepted": 10} for w in TWINS["writing"]],
 }
 CONFIG = {
     "summary": {"parameters": 800_000, "steps": 8000},
@@ -61,6 +65,7 @@ def project(tmp_path) -> Path:
     for name in ("README.md", "results/tables.py"):
         shutil.copy(ROOT / name, root / name)
     (root / "results" / "twins.json").write_text(json.dumps(TWINS))
+    (root / "results" / "demo.json").write_text(json.dumps(DEMO))
     for kind in KINDS:
         (root / "weights" / f"shakespeare-{kind}").mkdir(parents=True)
         (root / "weights" / f"shakespeare-{kind}" / "config.json").write_text(json.dumps(CONFIG))
@@ -74,7 +79,8 @@ def test_the_tables_are_what_the_numbers_say(project):
     readme = (project / "README.md").read_text()
     assert "1.568 ± 0.012" in readme and "≤ 1.988 ± 0.011" in readme and "0.80M" in readme
     assert "≤ 1.568" not in readme  # a GPT's value is exact
-    outside = [re.sub(r"<!-- twins -->.*<!-- end twins -->", "", t, flags=re.S) for t in (readme, README)]
+    assert "+1.136" in readme and "25%" in readme and "0.4001" in readme  # against the exact answer
+    outside = [re.sub(r"<!-- (demo|twins) -->.*?<!-- end \1 -->", "", t, flags=re.S) for t in (readme, README)]
     assert outside[0] == outside[1]
     card = (project / "weights" / "shakespeare-diffusion" / "README.md").read_text()
     assert "≤ 1.988 ± 0.011" in card and "1.568" not in card
