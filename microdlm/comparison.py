@@ -62,18 +62,19 @@ def compare(cfg: Config) -> dict:
         raise UserError(f"{corpus.name} is not the text these models learned from: name the text to score with --data")
     x_0 = corpus.windows(first.model.cfg.seq_len, cfg.windows or None)
     language = Playlets() if corpus.entropy_rate is not None else None
-    likelihood, writing = {}, []
+    likelihood, writing, races = {}, [], {}
     for lm in track(models.values(), "scoring and writing", console=console, transient=True):
         score = nats_per_char(lm.score_windows(x_0, cfg.samples, cfg.seed), corpus)
         likelihood[lm.kind] = score | {"parameters": lm.model.num_parameters()}
         writing += [time_writing(lm, way, how, cfg, language) for way, how in WAYS[lm.kind].items()]
+        races[lm.kind] = race(lm, cfg.seed)
     numbers = {"corpus": {"name": corpus.name, "sha256": corpus.sha256}, "windows": len(x_0), "seed": cfg.seed}
     if language is not None:
         ids = CharTokenizer(language.alphabet)  # a model that knows more characters has other ids
         its_own = torch.tensor([ids.encode(first.tokenizer.decode(row)) for row in x_0])
         exact = nats_per_char(Estimate.of(language.denoiser().nll(its_own, given=1)), corpus)
         numbers["exact"] = exact | {"entropy_rate": corpus.entropy_rate}
-    return numbers | {"likelihood": likelihood, "writing": writing, "made_by": provenance()}
+    return numbers | {"likelihood": likelihood, "writing": writing, "race": races, "made_by": provenance()}
 
 
 def nats_per_char(e: Estimate, corpus: Corpus) -> dict:
@@ -93,6 +94,16 @@ def time_writing(lm: LanguageModel, way: str, how: dict, cfg: Config, language: 
         accepted = sum(map(language.accepts, lines))
         found |= {"lines": len(lines), "lines_accepted": accepted}
     return found | {"sample": texts[0]}
+
+
+def race(lm: LanguageModel, seed: int, length: int = 72, frames: int = 4) -> list[dict]:
+    """One short text as it appears: how many passes were made, and what stood there then."""
+    way, how = next(iter(WAYS[lm.kind].items()))
+    x = lm.canvas("\n", min(length, lm.model.cfg.seq_len))
+    states = [x, *lm.write(x, seed=seed, temperature=0.8, **how | {"num_steps": 24})]
+    last = len(states) - 1
+    moments = sorted({round(i * last / frames) for i in range(frames + 1)})
+    return [{"way": way, "passes": i, "text": lm.tokenizer.decode(states[i][0])} for i in moments]
 
 
 def table(numbers: dict) -> Table:

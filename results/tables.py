@@ -54,6 +54,15 @@ def twins(name: str) -> str:
     return "\n".join(rows)
 
 
+def race() -> str:
+    """Both models writing a short text, frame by frame."""
+    lines = ["```"]
+    for kind, frames in read("twins")["race"].items():
+        lines.append(f"{LABEL[kind]}, {frames[0]['way']}: passes and text")
+        lines += [f"{f['passes']:>4}  {f['text'].replace(chr(10), '↵')}" for f in frames]
+    return "\n".join([*lines, "```"])
+
+
 def card(kind: str) -> str:
     """The card of one set of weights."""
     numbers, config = read("twins"), json.loads((ROOT / f"weights/shakespeare-{kind}/config.json").read_text())
@@ -96,6 +105,7 @@ def pages() -> dict[Path, str]:
     """Every page with measured numbers, as it should read."""
     readme = ROOT / "README.md"
     text = readme.read_text(encoding="utf-8")
+    text = filled(text, "race", race())
     for name in ("demo", "twins"):
         text = filled(text, name, twins(name))
     made = {readme: text}

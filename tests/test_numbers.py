@@ -37,6 +37,7 @@ TWINS = {
         | {"passes": 255, "token_forwards": 1234, "seconds": 3.0, "texts": 16}
         for kind in KINDS
     ],
+    "race": {kind: [{"way": "its way", "passes": n, "text": "a rose\nby"} for n in (0, 9)] for kind in KINDS},
     "made_by": MADE_BY,
 }
 DEMO = TWINS | {
@@ -80,7 +81,7 @@ def test_the_tables_are_what_the_numbers_say(project):
     assert "1.568 ± 0.012" in readme and "≤ 1.988 ± 0.011" in readme and "0.80M" in readme
     assert "≤ 1.568" not in readme  # a GPT's value is exact
     assert "+1.136" in readme and "25%" in readme and "0.4001" in readme  # against the exact answer
-    outside = [re.sub(r"<!-- (demo|twins) -->.*?<!-- end \1 -->", "", t, flags=re.S) for t in (readme, README)]
+    outside = [re.sub(r"<!-- (race|demo|twins) -->.*?<!-- end \1 -->", "", t, flags=re.S) for t in (readme, README)]
     assert outside[0] == outside[1]
     card = (project / "weights" / "shakespeare-diffusion" / "README.md").read_text()
     assert "≤ 1.988 ± 0.011" in card and "1.568" not in card
