@@ -134,3 +134,15 @@ def test_no_error_is_missing_where_a_likelihood_is_given():
 
     for path in MEASURED:
         check(json.loads(path.read_text(encoding="utf-8")), path.name)
+
+
+def test_no_trained_twin_beats_the_language():
+    """Playlets scores the same windows exactly. The text's noise is common to all; what is left is the masks'."""
+    path = ROOT / "results" / "demo.json"
+    if not path.exists():
+        pytest.skip("results/demo.json is not there yet: make demo has not been measured")
+    numbers = json.loads(path.read_text(encoding="utf-8"))
+    exact = numbers["exact"]
+    assert exact["nats_per_char"] > exact["entropy_rate"]  # a window does not know what came before it
+    for kind, e in numbers["likelihood"].items():
+        assert e["nats_per_char"] > exact["nats_per_char"], kind
