@@ -16,8 +16,6 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from microdlm.transformer import Transformer
-
 
 def denoise_log_probs(logits: Float[Tensor, "B L V"], x_t: Int[Tensor, "B L"], mask_id: int) -> Float[Tensor, "B L V"]:
     """SUBS (2406.07524, sec. 3.2.3): log p(x_0 | x_t) from logits, with the two things we know beforehand.
@@ -35,10 +33,19 @@ def without_mask(logits: Float[Tensor, "*rows V"], mask_id: int) -> Float[Tensor
     return logits.masked_fill(is_mask, -torch.inf)
 
 
+def logits_at(
+    denoiser, x_t: Int[Tensor, "B L"], at: Bool[Tensor, "B L"] | Int[Tensor, "M"], **options
+) -> Float[Tensor, "M V"]:
+    """The rows of denoiser(x_t) at `at`, given as a mask or as positions in the flattened page. A network that says
+    `takes_at` (ours does) makes no other rows."""
+    if getattr(denoiser, "takes_at", False):
+        return denoiser(x_t, at=at, **options)
+    return denoiser(x_t, **options).flatten(0, 1)[at.flatten()]
+
+
 def masked_nll(denoiser, x_0, x_t, is_masked, mask_id: int) -> Float[Tensor, "B L"]:
     """-log p(x_0,i | x_t) in nats where is_masked, 0 elsewhere. Our own network makes logits only there."""
-    own = isinstance(denoiser, Transformer)
-    rows = denoiser(x_t, at=is_masked) if own else denoiser(x_t)[is_masked]
+    rows = logits_at(denoiser, x_t, is_masked)
     rows = rows.to(torch.promote_types(rows.dtype, torch.float32))  # a sum of logs in bfloat16 is no number
     nll = F.cross_entropy(without_mask(rows, mask_id), x_0[is_masked], reduction="none")
     return torch.zeros(x_0.shape, dtype=nll.dtype, device=nll.device).masked_scatter(is_masked, nll)

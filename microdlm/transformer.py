@@ -48,21 +48,28 @@ def rotate(x: Float[Tensor, "B H L K"], cos: Float[Tensor, "L K/2"], sin: Float[
 
 
 class KVCache:
-    """Keys and values of the positions a causal model has already read, so that it reads each only once."""
+    """Keys and values of the positions a causal model has already read, so that it reads each only once.
 
-    def __init__(self, n_layer: int):
-        self.layers: list[tuple[Tensor, Tensor] | None] = [None] * n_layer
+    Written in place, into room for `room` positions that doubles when it must: for decoding, not for gradients.
+    """
+
+    def __init__(self, n_layer: int, room: int = 0):
+        self.layers: list[Tensor | None] = [None] * n_layer  # each (2, B, H, room, K): keys, values
+        self.ends, self.room = [0] * n_layer, room
 
     @property
     def length(self) -> int:
-        return 0 if self.layers[0] is None else self.layers[0][0].size(2)
+        return self.ends[0]
 
     def extend(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Append (B, H, new, K) keys and values of one layer and return all of them."""
-        if (old := self.layers[layer]) is not None:
-            k, v = torch.cat([old[0], k], dim=2), torch.cat([old[1], v], dim=2)
-        self.layers[layer] = (k, v)
-        return k, v
+        kv, held, start = torch.stack([k, v]), self.layers[layer], self.ends[layer]
+        end = self.ends[layer] = start + k.size(2)
+        if held is None or held.size(3) < end:
+            more = kv.new_empty(*kv.shape[:3], max(end, 2 * start, self.room), kv.size(4))
+            self.layers[layer] = more if held is None else more.slice_scatter(held[:, :, :, :start], 3, end=start)
+        self.layers[layer][:, :, :, start:end] = kv
+        return tuple(self.layers[layer][:, :, :, :end])
 
 
 class Attention(nn.Module):
@@ -142,6 +149,8 @@ class Transformer(nn.Module):
       * any loss. objectives and likelihood are functions of what it returns.
     """
 
+    takes_at = True  # see objectives.logits_at
+
     def __init__(self, cfg: TransformerConfig, rng: torch.Generator | None = None):
         super().__init__()
         self.cfg, self.causal = cfg, cfg.causal
@@ -164,9 +173,12 @@ class Transformer(nn.Module):
             nn.init.zeros_(self.head.weight)
 
     def forward(
-        self, x: Int[Tensor, "B L"], at: Bool[Tensor, "B L"] | None = None, cache: KVCache | None = None
+        self,
+        x: Int[Tensor, "B L"],
+        at: Bool[Tensor, "B L"] | Int[Tensor, "M"] | None = None,
+        cache: KVCache | None = None,
     ) -> Float[Tensor, "*rows V"]:
-        """Logits (B, L, V); with `at`, only the rows where it is True: (M, V), in reading order.
+        """Logits (B, L, V); with `at`, only some rows: (M, V), where it is True or at those places of the flat page.
 
         The head is a quarter of a small-vocabulary step and most of a large one, and a masked loss needs it at
         masked positions only. With `cache`, x is what follows the positions already read (causal models only).
@@ -182,7 +194,7 @@ class Transformer(nn.Module):
         cos, sin = angles.cos().to(h.dtype), angles.sin().to(h.dtype)
         for layer, block in enumerate(self.blocks):
             h = block(h, cos, sin, layer, cache)
-        return self.head(rms_norm(h if at is None else h[at]))
+        return self.head(rms_norm(h if at is None else h.flatten(0, 1)[at.flatten()]))
 
     def num_parameters(self) -> int:
         return sum(p.numel() for p in self.parameters())

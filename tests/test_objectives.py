@@ -5,8 +5,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from microdlm.cost import CountForwards
 from microdlm.masking import mask_count
-from microdlm.objectives import count_nelbo, denoise_log_probs, masked_nll, nelbo, next_token_nll
+from microdlm.objectives import count_nelbo, denoise_log_probs, logits_at, masked_nll, nelbo, next_token_nll
 
 B, L, V, MASK = 3, 6, 5, 4
 
@@ -66,6 +67,11 @@ def test_our_network_makes_logits_only_where_masked_and_the_same_ones(network, k
     own = masked_nll(net, x_0, x_t, is_masked, MASK)
     torch.testing.assert_close(own, masked_nll(lambda x: net(x), x_0, x_t, is_masked, MASK))
     assert rows == [B * k, B * L]
+    torch.testing.assert_close(own, masked_nll(CountForwards(net), x_0, x_t, is_masked, MASK))
+    where = is_masked.flatten().nonzero().squeeze(1)
+    for denoiser in (net, CountForwards(net), lambda x: net(x)):
+        torch.testing.assert_close(logits_at(denoiser, x_t, where), net(x_t)[is_masked])
+        torch.testing.assert_close(logits_at(denoiser, x_t, is_masked), net(x_t)[is_masked])
 
 
 def test_count_nelbo_is_the_mean_over_the_masked():

@@ -112,6 +112,18 @@ def test_reading_in_pieces_with_a_cache_is_reading_at_once(network, sizes):
     torch.testing.assert_close(pieces, gpt(x), **EXACT)
 
 
+def test_a_cache_with_room_never_moves_what_it_holds(network):
+    """All of it is made at once; without room it grows by doubling, and what is read is the same."""
+    gpt, x, cache, growing = network(causal=True), tokens(2, 16), KVCache(2, room=16), KVCache(2)
+    places, sizes = set(), []
+    for i in range(16):
+        one, other = (gpt(x[:, i : i + 1], cache=c) for c in (cache, growing))
+        torch.testing.assert_close(one, other, **EXACT)
+        places.add(cache.layers[1].data_ptr())
+        sizes.append(growing.layers[1].size(3))
+    assert len(places) == 1 and sorted(set(sizes)) == [1, 2, 4, 8, 16] and cache.length == 16
+
+
 def test_attention_depends_on_distance_only(network):
     """RoPE: the same vectors 1000 positions further along attend alike; stretched apart they do not."""
     attention: Attention = network().blocks[0].attention
