@@ -39,6 +39,10 @@ RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
     "dropout": (lambda v: 0 <= v < 1, "0 or more and below 1"),
     "precision": (lambda v: v in ("auto", "float32", "bfloat16"), "auto, float32 or bfloat16"),
     "temperature": (lambda v: 0 <= v < math.inf, "0 or more"),
+    "eta": (lambda v: 0 <= v <= 1, "0 to 1"),
+    "share": (lambda v: 0 <= v <= 1, "0 to 1"),
+    "gamma": (lambda v: v >= 0, "0 or more"),
+    "block_length": (lambda v: v >= 1, "1 or more"),
     "top_k": (lambda v: v >= 1, "1 or more"),
     "top_p": (lambda v: 0 < v <= 1, "above 0 and at most 1"),
 }

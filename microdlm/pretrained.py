@@ -7,7 +7,6 @@ A folder holds config.json (architecture, vocabulary, how it was made) and model
 executes nothing.
 """
 
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,16 +15,21 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from microdlm.canvas import canvas
 from microdlm.cli import check, one_of
+from microdlm.drawing import ORDERS
 from microdlm.errors import UserError
 from microdlm.likelihood import Estimate, estimate_nelbo, left_to_right_nll
+from microdlm.pacing import PACES
+from microdlm.revising import DOUBTS
 from microdlm.runs import ROOT, read_json, read_tensors
 from microdlm.samplers import SAMPLERS
+from microdlm.schedules import SCHEDULES
 from microdlm.tokenizers import TextTokenizer, tokenizer_from_json
 from microdlm.transformer import Transformer, TransformerConfig
 
 WEIGHTS = ROOT / "weights"
-BLANK = re.compile(r"_+|\{(\d+)\}")  # ____ is four blanks, and so is {4}
+NAMED = {"inside": SAMPLERS, "pace": PACES, "schedule": SCHEDULES, "again": DOUBTS, "order": ORDERS}
 
 
 @dataclass
@@ -66,37 +70,40 @@ class LanguageModel:
         return self.model.embedding.weight.device
 
     def write(
-        self, x: Int[Tensor, "B L"], sampler: str | None = None, seed: int = 0, **how
+        self, x: Int[Tensor, "B L"], sampler: str | None = None, seed: int = 0, end_id: int | None = None, **how
     ) -> Iterator[Int[Tensor, "B L"]]:
         """Fill every MASK of x, yielding each state. `how`: num_steps, temperature, top_k, top_p and what the
-        sampler takes. Default: confidence for a diffusion model; a GPT can only go left to right."""
+        sampler takes. Default: confidence for a diffusion model; a GPT can only go left to right.
+        With an end_id, going left to right stops once every text has it."""
         sampler = one_of(sampler or {"gpt": "left_to_right", "diffusion": "confidence"}[self.kind], SAMPLERS, "sampler")
         if self.kind == "gpt" and sampler != "left_to_right":
             raise UserError(f"a GPT cannot use the sampler {sampler!r}: it writes left_to_right")
         check(how)
+        for option, known in NAMED.items():
+            if isinstance(how.get(option), str):
+                one_of(how[option], known, option)
+        how |= {"end_id": end_id} if sampler == "left_to_right" and how.get("order") is None else {}
         return SAMPLERS[sampler](self.model, x, self.mask_id, rng=torch.Generator().manual_seed(seed), **how)
 
-    def generate(self, n: int = 4, length: int | None = None, prompt: str = "\n", **how) -> list[str]:
-        """n texts that begin with `prompt`; `how` as for `write`."""
-        *_, x = self.write(self.canvas(prompt, length, n), **how)
-        return [self.tokenizer.decode(row) for row in x]
+    def generate(
+        self, n: int = 4, length: int | None = None, prompt: str = "\n", whole: bool = False, **how
+    ) -> list[str]:
+        """n texts that begin with `prompt`; `how` as for `write`. Where the model writes END its text is over: END and
+        what follows are dropped, so a text may be shorter than `length`. whole=True keeps all."""
+        start, end_id = self.canvas(prompt, length, n), None if whole else self.tokenizer.end_id
+        *_, x = self.write(start, end_id=end_id, **how)
+        over = ((x == end_id) & (start == self.mask_id)).cumsum(1) > 0 if end_id is not None else x < 0
+        return [self.tokenizer.decode(row[~after]) for row, after in zip(x, over, strict=True)]
 
     def infill(self, text: str, n: int = 1, **how) -> list[str]:
         """Fill the blanks of `text`: each _ is one token, {7} is seven. A GPT fills them blind to what follows.
 
         >>> load("shakespeare-diffusion").infill("ROMEO: ____ love {9}.")  # doctest: +SKIP
         """
-        ids, at, window = [], 0, self.model.cfg.seq_len
-        for blank in BLANK.finditer(text):
-            ids += self.tokenizer.encode(text[at : blank.start()])
-            ids += [self.mask_id] * min(int(blank[1] or len(blank[0])), window + 1)
-            at = blank.end()
-        ids += self.tokenizer.encode(text[at:])
-        if len(ids) > window:
-            raise UserError(f"the text has more tokens than this model's window of {window}: shorten it")
-        if self.kind == "gpt" and ids[:1] == [self.mask_id]:
+        x = canvas(text, self.tokenizer, self.model.cfg.seq_len).repeat(n, 1).to(self.device)
+        if self.kind == "gpt" and (x[:, :1] == self.mask_id).any():
             raise UserError("a GPT cannot fill a blank at the very beginning: put something before it")
-        *_, x = self.write(torch.tensor([ids]).repeat(n, 1).to(self.device), **how)
+        *_, x = self.write(x, **how)
         return [self.tokenizer.decode(row) for row in x]
 
     def score(self, text: str, samples: int = 128, seed: int = 0) -> Estimate:

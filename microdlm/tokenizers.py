@@ -33,9 +33,16 @@ GPT2_SHA256 = {
 class TextTokenizer:
     """The protocol. A kind is plain data with `__len__`, `encode` and `_text` (which meets no MASK)."""
 
+    has_end = False
+
     @property
     def mask_id(self) -> int:
         return len(self)
+
+    @property
+    def end_id(self) -> int | None:
+        """The id of END, the last, if this vocabulary has it."""
+        return len(self) - 1 if self.has_end else None
 
     def decode(self, ids: Iterable[int] | Int[Tensor, " L"], mask: str = "·") -> str:
         """One row of ids as text, `mask` for each MASK, U+FFFD for broken UTF-8. Bad ids: ValueError."""
@@ -89,6 +96,7 @@ class BPETokenizer(TextTokenizer):
     """
 
     merges: tuple[str, ...] = field(repr=False)
+    has_end = True
 
     @classmethod
     def train(cls, text: str, vocab_size: int = 1024) -> "BPETokenizer":
@@ -123,7 +131,7 @@ class BPETokenizer(TextTokenizer):
         """Ids of `text`, END as its one id. A lone surrogate, which has no bytes, becomes U+FFFD."""
         text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         # Document by document: the same ids as all at once, and 8 MB of stories take 1 second instead of 9.
-        end, documents = len(self) - 1, self._coder.encode_batch(text.split(END))
+        end, documents = self.end_id, self._coder.encode_batch(text.split(END))
         return [i for document in documents for i in (*document.ids, end)][:-1]
 
     def _text(self, ids: list[int]) -> str:
@@ -133,6 +141,8 @@ class BPETokenizer(TextTokenizer):
 @dataclass(frozen=True)
 class GPT2Tokenizer(TextTokenizer):
     """GPT-2's 50,257 ids: two files in $MICRODLM_DATA/gpt2, else fetched by tiktoken, else a UserError."""
+
+    has_end = True
 
     def __post_init__(self):
         import tiktoken

@@ -14,11 +14,12 @@ from microdlm.runs import ROOT, git
 # Bottom first: each may import those before it.
 ORDER = [
     *("errors", "schedules", "oracle", "playlets", "tokenizers", "corpus", "runs", "cost", "cli"),  # know no network
-    *("masking", "transformer", "objectives", "drawing", "samplers", "likelihood"),  # from x_0 to a number or a text
+    *("canvas", "masking", "transformer", "objectives", "likelihood"),  # from x_0 to a number
+    *("drawing", "pacing", "stepping", "planned", "surest", "revising", "samplers"),  # from MASKs to a text
     *("state", "training", "pretrained", "terminal", "comparison"),  # what people use
 ]
 LONGER = {}  # modules over 200 lines: name -> (lines allowed, the reason)
-CORE = 2700  # lines in all; 2,400 was planned without tokenizers, comparison and what a terminal shows
+CORE = 3200  # lines in all; 2,400 was planned without tokenizers, comparison, a terminal and nine ways to write
 SCRIPTS = [*ROOT.glob("*.py"), *ROOT.glob("results/*.py"), *ROOT.glob("weights/*.py"), *ROOT.glob("steps/*.py")]
 
 

@@ -19,7 +19,10 @@ import microdlm
 from microdlm.oracle import MarkovDenoiser
 
 FOLDER = Path(microdlm.__file__).parent
-CORE = ("schedules", "masking", "transformer", "objectives", "likelihood", "drawing", "samplers")  # as they import
+CORE = (  # as they import
+    *("schedules", "masking", "transformer", "objectives", "likelihood"),
+    *("drawing", "pacing", "stepping", "planned", "surest", "revising", "samplers"),
+)
 
 
 def build(module: str = "", old: str = "", new: str = "") -> types.SimpleNamespace:
@@ -151,7 +154,9 @@ def switch(core):
 
 def writes_the_language(core):
     """Chi-square against the exact joint, for the samplers that are exact."""
-    for name, how in (("first_hitting", {}), ("left_to_right", {}), ("ancestral", {"num_steps": 400})):
+    in_blocks = {"block_length": 2, "inside": "first_hitting"}
+    several = (("first_hitting", {}), ("left_to_right", {}), ("ancestral", {"num_steps": 400}), ("block", in_blocks))
+    for name, how in several:
         *_, x = core.samplers.SAMPLERS[name](CHAIN, torch.full((3000, L), MASK), MASK, rng=seeded(), **how)
         seen = (x * torch.tensor([8, 4, 2, 1])).sum(1).bincount(minlength=16)
         assert chisquare(seen, PROBABILITY * 3000).pvalue > 1e-4, name
@@ -187,6 +192,46 @@ def one_of_a_tie(core):
     ab = MarkovDenoiser(torch.tensor([0.5, 0.5]), torch.tensor([[0.0, 1.0], [1.0, 0.0]]))
     first = next(core.samplers.threshold(ab, torch.full((20, 8), MASK), MASK, rng=seeded()))
     assert ((first != MASK).sum(1) == 1).all()
+
+
+def ab_first(core):
+    """On an empty page of ABAB.. one letter costs nothing to open, a second would cost ln 2."""
+    ab = MarkovDenoiser(torch.tensor([0.5, 0.5]), torch.tensor([[0.0, 1.0], [1.0, 0.0]]))
+    first = next(core.samplers.entropy_bounded(ab, torch.full((20, 8), MASK), MASK, rng=seeded()))
+    assert ((first != MASK).sum(1) == 1).all()
+
+
+def share_is_kept(core):
+    """Half of the steps done, half of the page is MASK, whatever was masked again; and something was."""
+    states = list(core.samplers.remask(CHAIN, torch.full((500, 16), MASK), MASK, 8, eta=1.0, rng=seeded()))
+    assert abs((states[3] == MASK).double().mean() - 0.5) < 4 * 0.5 / 8000**0.5
+    assert ((states[3] != MASK) & (states[4] == MASK)).any()
+
+
+def mends(core):
+    """Gibbs sampling brings 0101 to the language."""
+    x = torch.tensor([[0, 1, 0, 1]]).expand(3000, L)
+    given = torch.zeros(3000, L, dtype=torch.bool)
+    *_, x = core.samplers.refine(CHAIN, x, MASK, 150, given=given, share=0.0, rng=seeded())
+    seen = (x * torch.tensor([8, 4, 2, 1])).sum(1).bincount(minlength=16)
+    assert chisquare(seen, PROBABILITY * 3000).pvalue > 1e-4
+
+
+def paces(core):
+    """A cliff between 4 MASKs and 5: two steps at the best pace go to its edge and over; and the cosine by hand."""
+    curve = torch.tensor([0.0, 0, 0, 0, 1, 1, 1, 1, 1, 1])
+    assert core.pacing.optimal_pace(curve, 2) == [6, 4]
+    assert abs(core.pacing.parallel_bound(curve, [6, 4]) - 0.6) < 1e-9
+    assert core.pacing.parallel_bound(torch.tensor([1.0, 2.0]), [2]) == 2
+    assert core.pacing.step_counts("cosine", 4, 12) == [1, 3, 4, 4]
+    assert core.pacing.step_counts([1, 2, 3], 0, 12) == [2, 4, 6]
+
+
+def the_end(core):
+    """A language that is END (1) from the first token on: one pass, and the page is full."""
+    log_p = torch.tensor([-30.0, 0.0, -30.0]).expand(3, 6, 3)
+    states = list(core.samplers.left_to_right(lambda x: log_p, torch.full((3, 6), MASK), MASK, end_id=1, rng=seeded()))
+    assert len(states) == 1 and (states[0] == 1).all()
 
 
 def temperature(core):
@@ -289,6 +334,12 @@ MUTANTS = {
         "positions = torch.arange(start, start + x.size(1)",
         "positions = torch.arange(x.size(1)",
     ),
+    "old keys are lost when room is made": (
+        switch,
+        "transformer",
+        "more.slice_scatter(held[:, :, :, :start], 3, end=start)",
+        "more.zero_()",
+    ),
     "a piece sees its own future": (switch, "transformer", ".tril(total - new)", ".tril(total)"),
     # Samplers
     "MASK may be drawn": (
@@ -303,42 +354,73 @@ MUTANTS = {
     "top_p one too few": (top_p, "drawing", "p.cumsum(-1) - p >= top_p", "p.cumsum(-1) >= top_p"),
     "first_hitting takes the first": (
         random_order,
-        "samplers",
-        "torch.where(x == mask_id, uniform(x.shape, x.device, rng), 2.0).argsort(dim=1)",
-        "torch.where(x == mask_id, 0.0, 2.0).argsort(dim=1, stable=True)",
+        "planned",
+        'turn = {"random": uniform}[order](x.shape, x.device, rng)',
+        "turn = torch.arange(L).expand_as(x)",
     ),
-    "first_hitting opens two": (
-        writes_the_language,
-        "samplers",
-        "order[:, i : i + 1], True",
-        "order[:, i : i + 2], True",
-    ),
+    "the page is never looked at again": (writes_the_language, "planned", "lambda x, i: ask(", "lambda _, i: ask("),
     "ancestral opens all at once": (
         writes_the_language,
-        "samplers",
-        "masked_share[i + 1] / masked_share[i] if i + 1 < num_steps else 0.0",
-        "0.0",
+        "planned",
+        "torch.where(x == mask_id, survives, num_steps)",
+        "torch.where(x == mask_id, 0, num_steps)",
     ),
-    "left_to_right reads one back": (writes_the_language, "samplers", "denoiser(x)[:, i]\n", "denoiser(x)[:, i - 1]\n"),
+    "left_to_right reads one back": (
+        writes_the_language,
+        "planned",
+        "rows + spots[i, :, 0]",
+        "rows + spots[i, :, 0] - 1",
+    ),
+    "a block reads the first columns": (writes_the_language, "samplers", "+ start + column", "+ column"),
     "confidence overwrites": (
         visible_stays,
-        "samplers",
-        "torch.where((x == mask_id) & (rank < keep[:, None]), filled, x)",
-        "draw(denoiser(x), mask_id, rng=rng, **how)",
+        "surest",
+        "torch.where(highest(sure, keep), filled, x)",
+        "torch.where(highest(sure, keep), filled, x.roll(1, 1))",
     ),
-    "ancestral overwrites": (visible_stays, "samplers", "opens = (x == mask_id) & (", "opens = ("),
+    "ancestral overwrites": (
+        visible_stays,
+        "planned",
+        "torch.where(x == mask_id, survives, num_steps)",
+        "survives",
+    ),
     "confidence opens the least sure": (
         surest_first,
-        "samplers",
-        "sure.argsort(dim=1, descending=True)",
-        "sure.argsort(dim=1)",
+        "stepping",
+        "score.argsort(dim=1, descending=True)",
+        "score.argsort(dim=1)",
     ),
     "threshold opens every tie": (
         one_of_a_tie,
-        "samplers",
-        "(sure > tau) | surest",
+        "surest",
+        "(sure > tau) | highest(sure, torch.ones_like(x[:, 0]))",
         "(sure > tau) | (sure >= sure.amax(1, keepdim=True))",
     ),
+    "entropy_bounded counts the last one too": (ab_first, "surest", "entropy.cumsum(1) - entropy", "entropy.cumsum(1)"),
+    "entropy_bounded sums nothing": (ab_first, "surest", "before <= gamma", "before * 0 <= gamma"),
+    "texts go on after their end": (the_end, "planned", "(x == mask_id), end_id, x)", "(x == mask_id), x, x)"),
+    # Revising
+    "remask hides what was given": (visible_stays, "revising", "~given & ~is_open &", "~is_open &"),
+    "remask opens as if nothing came back": (
+        share_is_kept,
+        "revising",
+        "stays = (u_s - sigma * (1 - u_t)) / u_t",
+        "stays = u_s / u_t",
+    ),
+    "remask takes nothing back": (share_is_kept, "revising", "(noise < sigma)", "(noise < 0)"),
+    "refine redraws what was given": (
+        visible_stays,
+        "revising",
+        "doubt.masked_fill(~free, -torch.inf)",
+        "doubt",
+    ),
+    "refine redraws nothing": (mends, "revising", "~free, -torch.inf), some)", "~free, -torch.inf), some * 0)"),
+    "refine redraws all": (mends, "revising", "(share * revisable)", "(revisable)"),
+    # Pace
+    "a step costs what is left after it": (paces, "pacing", "(n[:, None] - n) * c[:, None]", "(n[:, None] - n) * c"),
+    "the bound is the left sum": (paces, "pacing", "curve[masked - 1]", "curve[masked - k]"),
+    "cosine is linear": (paces, "pacing", "math.cos(math.pi / 2 * s)", "1 - s"),
+    "counts are not scaled": (paces, "pacing", "sum(pace[i + 1 :]) / sum(pace)", "sum(pace[i + 1 :]) / n"),
 }
 CHECKS = sorted({check for check, *_ in MUTANTS.values()}, key=lambda check: check.__name__)
 

@@ -11,11 +11,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import microdlm
+from microdlm.cost import CountForwards
 from microdlm.errors import UserError
 from microdlm.likelihood import Estimate, estimate_nelbo
 from microdlm.pretrained import WEIGHTS, LanguageModel, load
 from microdlm.runs import write_json, write_tensors
-from microdlm.tokenizers import CharTokenizer
+from microdlm.samplers import SAMPLERS
+from microdlm.tokenizers import END, BPETokenizer, CharTokenizer
 from microdlm.transformer import Transformer, TransformerConfig
 
 LETTERS = CharTokenizer("\n abcdefgh")
@@ -111,7 +113,7 @@ def test_temperature_zero_leaves_nothing_to_chance(lm):
     assert lm.generate(n=2, top_k=1, seed=1)[0] in texts  # the one most probable token, said another way
 
 
-@pytest.mark.parametrize("sampler", ["ancestral", "first_hitting", "confidence", "threshold", "left_to_right"])
+@pytest.mark.parametrize("sampler", SAMPLERS)
 def test_diffusion_takes_every_sampler_by_name(sampler):
     texts = LanguageModel(network("diffusion"), LETTERS).generate(n=2, sampler=sampler, prompt="cab")
     assert all(text.startswith("cab") and len(text) == 16 and "·" not in text for text in texts)
@@ -133,6 +135,65 @@ def test_a_gpt_writes_what_it_believes():
     texts = gpt.generate(n=4000, length=3, prompt="ab", temperature=1.0)
     seen = torch.bincount(torch.tensor([LETTERS.encode(text[2])[0] for text in texts]), minlength=10)
     assert ((seen - 4000 * p) ** 2 / (4000 * p)).sum() < 27.9  # exceeded once in a thousand
+
+
+@pytest.mark.parametrize(
+    "how",
+    [{"sampler": "block", "inside": "ancestrall"}, {"pace": "cosin"}, {"order": "margins"}]
+    + [{"sampler": "ancestral", "schedule": "linnear"}, {"sampler": "refine", "again": "randon"}]
+    + [{"sampler": "remask", "eta": 2}, {"sampler": "block", "block_length": 0}, {"sampler": "refine", "share": -1.0}],
+    ids=str,
+)
+def test_a_sampler_that_does_not_know_an_option_says_so(how):
+    with pytest.raises(UserError, match="did you mean|it must be"):
+        LanguageModel(network("diffusion"), LETTERS).generate(n=1, **how)
+
+
+# The end of a text
+
+DOCUMENTS = BPETokenizer.train("a cab had a bad cafe" * 20, 264)
+
+
+@pytest.fixture(params=KINDS)
+def writer(request) -> LanguageModel:
+    """Over byte pairs, where a text ends about every tenth token."""
+    net = network(request.param, V=len(DOCUMENTS), L=32)
+    longing = torch.zeros(net.cfg.vocab_size).index_fill(0, torch.tensor([DOCUMENTS.end_id]), 16.0)
+    net.head.register_forward_hook(lambda module, args, logits: logits / 4 + longing / 4)
+    return LanguageModel(net, DOCUMENTS)
+
+
+@pytest.mark.parametrize("prompt", ["a", END, f"a{END}cab"])
+def test_a_text_ends_where_it_says(writer, prompt):
+    """What follows the first END that was written is dropped; an END in the prompt ends nothing; and it is the same
+    text as the whole one up to there."""
+    how = dict(n=40, prompt=prompt, seed=3)
+    for text, whole in zip(writer.generate(**how), writer.generate(**how, whole=True), strict=True):
+        assert text.startswith(prompt) and END not in text[len(prompt) :]
+        assert text == prompt + whole[len(prompt) :].split(END)[0]
+    assert any(END in whole[len(prompt) :] for whole in writer.generate(**how, whole=True))
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_every_sampler_drops_what_follows_the_end(sampler):
+    net = network("diffusion", V=len(DOCUMENTS), L=32)
+    net.head.register_forward_hook(lambda module, args, logits: logits.index_fill(1, torch.tensor([264 - 1]), 60.0))
+    assert LanguageModel(net, DOCUMENTS).generate(n=2, prompt="cab", sampler=sampler) == ["cab", "cab"]
+
+
+def test_left_to_right_is_not_asked_for_what_is_dropped(writer):
+    """All texts over, no more passes. A blank that is filled in goes on: what was given stands behind it."""
+    counted = CountForwards(writer.model)
+    lm = LanguageModel(counted, DOCUMENTS)
+    *_, x = writer.write(lm.canvas("a", n=3), "left_to_right", seed=3)
+    until = ((x[:, 1:] == DOCUMENTS.end_id).cumsum(1) == 0).sum(1)  # so many tokens stand before the first END
+    counted.passes = 0
+    texts = lm.generate(n=3, prompt="a", sampler="left_to_right", seed=3)
+    assert counted.passes == until.max() + 1 < 31
+    whole = lm.generate(n=3, prompt="a", sampler="left_to_right", seed=3, whole=True)
+    assert [w.split(END)[0] for w in whole] == texts
+    for text in lm.infill("a{20}cab", n=5, sampler="left_to_right"):
+        assert text.endswith("cab")
 
 
 # Filling in
