@@ -41,7 +41,7 @@ def training_screen(records: Iterable[Record], title: str, steps: int, corpus: C
             if console.is_terminal:
                 live.update(board, refresh=board.is_time())
             elif record.val is not None:
-                console.print(board.line())
+                console.print(board.line(), soft_wrap=True)
             yield record
         if console.is_terminal:
             live.update(board, refresh=True)

@@ -135,9 +135,7 @@ def train(
             yield record
             if interrupted() and state.step < cfg.steps:
                 run.save_checkpoint(state.tensors())
-                raise UserError(
-                    f"stopped after step {state.step}, all saved in {run.folder}: the same and --resume goes on"
-                )
+                raise UserError(f"stopped after step {state.step}, all saved: the same --out and --resume go on")
 
 
 def due(step: int, steps: int, times: int) -> bool:
