@@ -135,7 +135,8 @@ def train(
             yield record
             if interrupted() and state.step < cfg.steps:
                 run.save_checkpoint(state.tensors())
-                raise UserError(f"stopped after step {state.step}, all saved: the same --out and --resume go on")
+                where = f"all saved in {run.folder}"
+                raise UserError(f"stopped after step {state.step}, {where}: the same command with --resume goes on")
 
 
 def due(step: int, steps: int, times: int) -> bool:
