@@ -68,6 +68,7 @@ def card(kind: str) -> str:
     numbers, config = read("twins"), json.loads((ROOT / f"weights/shakespeare-{kind}/config.json").read_text())
     summary, made, net = config["summary"], config["made_by"], config["model"]
     e = numbers["likelihood"][kind]
+    curve = ", ".join(f"{v['val']:.3f} ({v['step']:,})" for v in summary["validations"])
     lines = [
         f"# shakespeare-{kind}",
         "",
@@ -83,6 +84,7 @@ def card(kind: str) -> str:
         f"* Held-out score: {number(e, kind)} nats per character "
         f"({'an upper bound' if kind == 'diffusion' else 'exact'}), {numbers['windows']} windows, first character "
         "given.",
+        f"* Validations, nats per character after so many steps: {curve}.",
         "* Licence: MIT, as the code. The text it learned from is in the public domain.",
         "* It writes what looks like Shakespeare and means nothing. It is for learning, not for use.",
         "",

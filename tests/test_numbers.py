@@ -45,7 +45,7 @@ DEMO = TWINS | {
     "writing": [w | {"lines": 40, "lines_accepted": 10} for w in TWINS["writing"]],
 }
 CONFIG = {
-    "summary": {"parameters": 800_000, "steps": 8000},
+    "summary": {"parameters": 800_000, "steps": 8000, "validations": [{"step": 800, "val": 1.6543}]},
     "made_by": MADE_BY,
     "model": asdict(TransformerConfig(vocab_size=66, seq_len=256)),
     "training": asdict(TrainConfig(steps=8000, batch_size=16)),

@@ -15,7 +15,7 @@ import tyro
 from microdlm import cli
 from microdlm.errors import UserError
 from microdlm.pretrained import WEIGHTS
-from microdlm.runs import read_json, read_tensors, write_json, write_tensors
+from microdlm.runs import Run, read_json, read_tensors, write_json, write_tensors
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,9 @@ def main(cfg: Config) -> None:
     folder.mkdir(exist_ok=True)
     weights = read_tensors(cfg.run / "model.safetensors")
     write_tensors(folder / "model.safetensors", {k: w.to(torch.bfloat16) for k, w in weights.items()})
-    write_json(folder / "config.json", config | {"summary": {k: done[k] for k in done if k != "made_by"}})
+    curve = [{k: r[k] for k in ("step", "tokens", "val", "val_stderr")} for r in Run(cfg.run).metrics() if r["val"]]
+    summary = {k: done[k] for k in done if k != "made_by"} | {"validations": curve}
+    write_json(folder / "config.json", config | {"summary": summary})
 
 
 if __name__ == "__main__":
