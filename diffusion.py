@@ -53,6 +53,7 @@ class Config:
     steps: int | None = None  # training steps, if not the preset's
     lr: float | None = None  # peak learning rate, if not the preset's
     dropout: float = 0.0  # share of activations dropped in training
+    ema: float = 0.0  # decay of a moving average of the weights, which is then what is kept; 0: none
     compile: bool = False  # torch.compile: a minute to start, then faster
     precision: str = "auto"  # auto, float32, or bfloat16 for the matrix products
     device: str = "auto"  # auto (a GPU of CUDA if there is one), cpu, cuda
@@ -101,7 +102,8 @@ def write(lm, x, cfg: Config):
 def recipe(cfg: Config) -> TrainConfig:
     """The preset's training with the options that were given."""
     given = {name: value for name in ("steps", "lr") if (value := getattr(cfg, name)) is not None}
-    return replace(PRESETS[cfg.preset][2], **given, precision=cfg.precision, compile=cfg.compile, seed=cfg.seed)
+    same = {name: getattr(cfg, name) for name in ("ema", "precision", "compile", "seed")}
+    return replace(PRESETS[cfg.preset][2], **given, **same)
 
 
 def train(cfg: Config, folder: Path) -> None:

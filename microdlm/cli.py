@@ -37,6 +37,7 @@ RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
     "seed": (lambda v: 0 <= v < 2**63, "0 or more"),
     "lr": (lambda v: 0 < v < math.inf, "above 0"),
     "dropout": (lambda v: 0 <= v < 1, "0 or more and below 1"),
+    "ema": (lambda v: 0 <= v < 1, "0 or more and below 1"),
     "precision": (lambda v: v in ("auto", "float32", "bfloat16"), "auto, float32 or bfloat16"),
     "temperature": (lambda v: 0 <= v < math.inf, "0 or more"),
     "eta": (lambda v: 0 <= v <= 1, "0 to 1"),
