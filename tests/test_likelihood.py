@@ -17,7 +17,7 @@ from scipy.integrate import quad
 from microdlm.likelihood import Estimate, cross_entropy_curve, estimate_nelbo, left_to_right_nll
 from microdlm.masking import mask_tokens
 from microdlm.objectives import denoise_log_probs, masked_nll, nelbo
-from microdlm.schedules import SCHEDULES, Schedule
+from microdlm.schedules import SCHEDULES
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -70,28 +70,14 @@ def test_nelbo_in_counts_is_the_entropy(language, given):
     assert_unbiased(estimate.per_sequence, language.nll(x_0, given))
 
 
-def slowed(s: Schedule, power: int) -> Schedule:
-    """The same path walked at another speed, t -> t^power."""
-    return Schedule(
-        f"slowed {s.name}",
-        lambda t: s.alpha(t**power),
-        lambda t: s.weight(t**power) * power * t ** (power - 1),
-        lambda u: s.time(u) ** (1 / power),
-    )
-
-
 @pytest.mark.parametrize("given", [0, 3])
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_nelbo_in_time_is_the_entropy_under_every_schedule(chain, name, given):
-    """The estimator walks the missing ends too, so clipped_cosine and sigmoid are no exceptions.
-
-    sqrt has a mean but no standard error: near t = 0 it masks a token with probability sqrt(t) and charges 1/(2t) for
-    it, and the square of that, integrated, diverges (150 repetitions reached -5.8 "standard errors"). Walked as
-    t -> t^4 it is u = t^2, the same alpha and weight with a finite variance."""
+    """The estimator walks the missing ends too, so clipped_cosine and sigmoid are no exceptions; nor is sqrt, whose
+    variance would be infinite if t were drawn evenly (150 repetitions then reached -5.8 "standard errors")."""
     x_0, schedule = chain.sample(400, 10, seeded()), SCHEDULES[name]
-    schedule = slowed(schedule, 4) if name == "sqrt" else schedule
     estimate = estimate_nelbo(chain, x_0, chain.mask_id, samples=32, rng=seeded(1), given=given, schedule=schedule)
-    assert_unbiased(estimate.per_sequence, chain.nll(x_0, given), precision=0.03)
+    assert_unbiased(estimate.per_sequence, chain.nll(x_0, given))
 
 
 @pytest.mark.parametrize("name", ["linear", "sigmoid"])
@@ -142,7 +128,7 @@ def test_the_weighted_integral_alone_misses_what_lies_beyond_the_ends(ab, name, 
 @pytest.mark.parametrize("name", ENDLESS)
 def test_with_its_ends_every_schedule_finds_ln_2(ab, name):
     x_0 = ab.sample(1000, 16, seeded())
-    estimate = estimate_nelbo(ab, x_0, ab.mask_id, samples=32, rng=seeded(1), schedule=SCHEDULES[name])
+    estimate = estimate_nelbo(ab, x_0, ab.mask_id, samples=96, rng=seeded(1), schedule=SCHEDULES[name])
     assert_unbiased(16 * estimate.per_sequence, torch.full((1000,), math.log(2)), precision=0.03)
 
 
