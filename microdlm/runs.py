@@ -96,12 +96,16 @@ def cpu_name() -> str:
     return str(known.get("cpu_name") or platform.processor() or platform.machine())
 
 
+MEASURED = ("*.json", "figures", "steps")  # what commands write into results/: no code, so it makes no number
+
+
 def provenance() -> dict:
     """Which code made this number, and where."""
     cuda, commit = torch.cuda.is_available(), git("rev-parse", "HEAD") or None
+    code = ["--", ".", *(f":!results/{path}" for path in MEASURED)]
     return {
         "commit": commit,
-        "uncommitted_changes": bool(git("status", "--porcelain", "--untracked-files=no")) if commit else None,
+        "uncommitted_changes": bool(git("status", "--porcelain", "--untracked-files=no", *code)) if commit else None,
         "command": shlex.join(["python", *script(), *sys.argv[1:]]),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "torch": torch.__version__,

@@ -18,14 +18,14 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
+from microdlm.colours import COLOURS
 from microdlm.corpus import Corpus
 from microdlm.training import Record
 
-STYLES = {  # Okabe-Ito, safe for colour-blind eyes; never colour alone
-    "diffusion": "#0072B2",
-    "gpt": "#D55E00",
+STYLES = {  # for rich
+    **{name: COLOURS[name] for name in ("diffusion", "gpt")},
     "exact": "bold",
-    "new": "bold #009E73",  # just revealed
+    "new": f"bold {COLOURS['new']}",  # just revealed
     "masked": "dim",
 }
 NEWLINE = "↵"

@@ -1,10 +1,14 @@
 """What several test files share: randomness that repeats, exact languages, a network that was never trained."""
 
+import importlib.util
+import sys
+
 import pytest
 import torch
 from hypothesis import settings
 
 from microdlm.oracle import MarkovDenoiser
+from microdlm.runs import ROOT
 from microdlm.transformer import Transformer, TransformerConfig
 
 settings.register_profile("repeatable", derandomize=True, deadline=None)  # the same examples on every machine
@@ -49,3 +53,17 @@ def network():
         return net.eval()
 
     return build
+
+
+@pytest.fixture(scope="session")
+def step():
+    """step("step0_masking") -> that script as a module. It is not a package: it is meant to be run."""
+
+    def load(name: str):
+        spec = importlib.util.spec_from_file_location(name, ROOT / "steps" / f"{name}.py")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        spec.loader.exec_module(module)
+        return module
+
+    return load
