@@ -41,6 +41,7 @@ RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
     "precision": (lambda v: v in ("auto", "float32", "bfloat16"), "auto, float32 or bfloat16"),
     "temperature": (lambda v: 0 <= v < math.inf, "0 or more"),
     "eta": (lambda v: 0 <= v <= 1, "0 to 1"),
+    "correctors": (lambda v: v >= 0, "0 or more"),
     "share": (lambda v: 0 <= v <= 1, "0 to 1"),
     "gamma": (lambda v: v >= 0, "0 or more"),
     "block_length": (lambda v: v >= 1, "1 or more"),

@@ -23,10 +23,10 @@ def ancestral(
 ) -> States:
     """The reverse process on a grid of times: from t to s a MASK opens with probability (alpha_s - alpha_t) /
     (1 - alpha_t) (2406.07524, eq. 7). When each opens does not depend on what is written, so that is drawn
-    beforehand; a step that opens nothing needs no pass (pacing.expected_passes)."""
+    beforehand; a row in which a step opens nothing needs no pass (pacing.expected_passes)."""
     left = masked_shares(schedule, num_steps)[1:].flip(0).to(x.device)  # from 0 up
     survives = num_steps - torch.searchsorted(left, uniform64(x.shape, x.device, rng), right=True)  # so many steps
-    when = torch.where(x == mask_id, survives, num_steps).flatten()
+    when = torch.where(x == mask_id, survives, num_steps).flatten().cpu()
     counts = when.bincount(minlength=num_steps + 1).tolist()
     for where in when.argsort(stable=True).split(counts)[:-1]:
         if len(where):

@@ -53,13 +53,41 @@ def remask(
         sigma = eta * min(1.0, u_s / (1 - u_t)) if u_t < 1 else 0.0
         stays = (u_s - sigma * (1 - u_t)) / u_t
         is_open, noise = x == mask_id, uniform64(x.shape, x.device, rng)
-        opens = (is_open & (noise >= stays)).flatten().nonzero().squeeze(1)
+        opens = (is_open & (noise >= stays)).flatten().nonzero().squeeze(1).cpu()
         back = LEAVE[again](~given & ~is_open & (noise < sigma), sure)
         if len(opens):
             x, now = guess(denoiser, x, opens, mask_id, "confidence", rng, **how)
             sure = torch.where(now > -torch.inf, now, sure)
         x, sure = x.masked_fill(back, mask_id), sure.masked_fill(back, torch.inf)
         yield x
+
+
+@sampler
+def forward_backward(
+    denoiser,
+    x: Int[Tensor, "B L"],
+    mask_id: int,
+    num_steps: int = 32,
+    *,
+    correctors: int = 1,
+    schedule: str = "linear",
+    rng: torch.Generator | None = None,
+    **how,
+) -> States:
+    """Predictor and corrector (2205.14987): after the step from t to s, go forward to t again, which masks some of what
+    was written, and back to s anew; `correctors` times. Each move is the process itself, in one direction or the
+    other, so the share of MASKs is the schedule's after every step; 1 + correctors passes a step.
+    """
+    given = x != mask_id
+    for u_t, u_s in pairwise(masked_shares(schedule, num_steps).tolist()):
+        for turn in range(1 + correctors * (u_t < 1)):  # from nothing but MASK the corrector would only start anew
+            if turn:
+                again = uniform64(x.shape, x.device, rng) < (u_t - u_s) / (1 - u_s)
+                x = x.masked_fill(again & ~given, mask_id)
+            opens = (x == mask_id) & (uniform64(x.shape, x.device, rng) >= u_s / u_t)
+            if len(where := opens.flatten().nonzero().squeeze(1).cpu()):
+                x = reveal(denoiser, x, where, mask_id, rng=rng, **how)
+            yield x
 
 
 @torch.no_grad()
@@ -109,7 +137,8 @@ def unsure(denoiser, x: Int[Tensor, "B L"], free, mask_id: int, rng, parts: int 
     """-log p(token | the text without its part), in `parts` passes, each of which hides another random part."""
     part, doubt = (parts * uniform64(x.shape, x.device, rng)).long(), torch.zeros_like(x, dtype=torch.float64)
     for i in range(parts):
-        where = (free & (part == i)).flatten().nonzero().squeeze(1)
+        if not len(where := (free & (part == i)).flatten().nonzero().squeeze(1).cpu()):
+            continue
         hidden = x.masked_fill(free & (part == i), mask_id)
         log_p = without_mask(ask(denoiser, hidden, where).double(), mask_id).log_softmax(-1)
         nll = -log_p.gather(1, x.flatten()[where, None]).squeeze(1)

@@ -13,6 +13,7 @@ takes: temperature, top_k, top_p. They differ in what they choose, where and whe
                threshold        every guess surer than tau                       not exact
                entropy_bounded  as many as may lose gamma nats together          exact at gamma = 0
     revising   remask           what was written may be masked again             exact as num_steps grows
+               forward_backward each step, then back and that step anew          exact as num_steps grows
                refine           a finished text, a share of it written again     keeps the language, one at a time
     here       block            another sampler, block by block                  as exact as that one
 
@@ -27,7 +28,7 @@ from torch import Tensor
 
 from microdlm.objectives import logits_at
 from microdlm.planned import ancestral, first_hitting, left_to_right
-from microdlm.revising import refine, remask
+from microdlm.revising import forward_backward, refine, remask
 from microdlm.stepping import States, sampler
 from microdlm.surest import confidence, entropy_bounded, threshold
 
@@ -70,7 +71,7 @@ def window(denoiser, page: Int[Tensor, "B L"], start: int, end: int) -> Callable
         row, column = at // part.size(1), at % part.size(1)
         return logits_at(denoiser, whole, row * page.size(1) + start + column)
 
-    part_of.takes_at = True
+    part_of.takes_at = part_of.every_row = True
     return part_of
 
 
@@ -79,6 +80,6 @@ SAMPLERS: dict[str, Callable[..., States]] = {
     for f in (
         *(ancestral, first_hitting, left_to_right),
         *(confidence, threshold, entropy_bounded),
-        *(remask, refine, block),
+        *(remask, forward_backward, refine, block),
     )
 }

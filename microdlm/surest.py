@@ -100,7 +100,7 @@ def as_it_comes(
     **how,
 ) -> States:
     """Guess every MASK and keep what `keep` says of how sure the guesses are, until none is left."""
-    while len(where := (x == mask_id).flatten().nonzero().squeeze(1)):
+    while len(where := (x == mask_id).flatten().nonzero().squeeze(1).cpu()):
         filled, sure = guess(denoiser, x, where, mask_id, order, rng, **how)
         x = torch.where((x == mask_id) & keep(sure), filled, x)
         yield x

@@ -13,7 +13,7 @@ from scipy.stats import chisquare
 
 from microdlm.oracle import MarkovDenoiser
 from microdlm.pacing import masked_shares
-from microdlm.samplers import refine, remask
+from microdlm.samplers import forward_backward, refine, remask
 from microdlm.schedules import SCHEDULES
 
 MASK, L = 2, 4
@@ -161,6 +161,68 @@ def test_the_error_of_remask_vanishes_slowly(small, truth, eta, halves):
     (error 1/T) and to a half with it (T^-1/2). Re-masking mends a model's mistakes; this one makes none."""
     far, near = (distance(law_of_remask(small, T, eta), truth) for T in (64, 256))
     assert near < 0.011 and near / far == pytest.approx(0.25**halves, rel=0.12)
+
+
+# ---- the law of predictor and corrector ----
+
+
+def test_the_corrector_changes_what_was_written_and_never_what_was_given(small, B=200):
+    x = torch.tensor([[1, MASK, 0, MASK, 1, MASK, 0, MASK]]).expand(B, 8)
+    states = [x, *forward_backward(small, x, MASK, 4, rng=seeded())]
+    assert all(torch.equal(state[:, ::2], x[:, ::2]) for state in states)
+    changed = [((a != MASK) & (b != MASK) & (a != b)).any(1) for a, b in itertools.combinations(states, 2)]
+    assert torch.stack(changed).any(0).double().mean() > 0.3
+
+
+@pytest.mark.parametrize("name", ["linear", "cosine", "clipped_cosine"])
+def test_the_corrector_keeps_the_share_of_the_schedule(small, name, B=500, N=16):
+    """Forward to t and back to s: P(MASK) is u(s) after both. 11 states at 4 sigma each."""
+    states = list(forward_backward(small, torch.full((B, N), MASK), MASK, 6, schedule=name, rng=seeded()))
+    p = masked_shares(name, 6)[1:].repeat_interleave(2)[1:]  # the first step has no corrector
+    measured = torch.stack([(x == MASK).double().mean() for x in states])
+    assert ((measured - p).abs() <= 4 * (p * (1 - p) / (B * N)).sqrt()).all()
+
+
+def law_of_forward_backward(denoiser, num_steps: int, correctors: int):
+    """Exact, from one kernel for each direction, each a product over the 4 tokens."""
+    p_token = denoiser(PAGES)[..., :2].exp()
+    law = torch.zeros(len(PAGES), dtype=torch.float64)
+    law[-1] = 1
+    for u_t, u_s in pairwise(masked_shares("linear", num_steps).tolist()):
+        forward, backward = torch.ones(2, len(PAGES), len(PAGES), dtype=torch.float64)
+        for i in range(L):
+            masked, opens = PAGES[:, i] == MASK, 1 - u_s / u_t
+            to = torch.zeros(2, len(PAGES), 3, dtype=torch.float64)
+            to[0, masked, MASK], to[1, masked, MASK] = 1, 1 - opens
+            to[1, masked, :2] = opens * p_token[masked, i]
+            hides = (u_t - u_s) / (1 - u_s)
+            to[0, ~masked, MASK], to[0, ~masked, PAGES[~masked, i]] = hides, 1 - hides
+            to[1, ~masked, PAGES[~masked, i]] = 1
+            forward, backward = forward * to[0][:, PAGES[:, i]], backward * to[1][:, PAGES[:, i]]
+        law = law @ backward
+        for _ in range(correctors if u_t < 1 else 0):
+            law = law @ forward @ backward
+    return law[(PAGES != MASK).all(1)]
+
+
+@pytest.mark.parametrize("steps, correctors", [(2, 1), (3, 2)])
+def test_forward_backward_is_the_kernel_that_was_enumerated(small, truth, steps, correctors):
+    law = law_of_forward_backward(small, steps, correctors)
+    how = dict(correctors=correctors, rng=seeded())
+    texts = last(forward_backward(small, torch.full((20_000, L), MASK), MASK, steps, **how))
+    assert law.sum().item() == pytest.approx(1)
+    assert p_value(texts, law) > 1e-4 and distance(law, truth) > 0.03 and p_value(texts, truth) < 1e-8
+
+
+@pytest.mark.parametrize("correctors", [0, 1, 2])
+def test_the_error_of_forward_backward_falls_as_that_of_ancestral(small, truth, correctors):
+    """By enumeration: as 1/T. Each corrector mends what the step before it lost, and costs as much as another step:
+    at equal passes ancestral with more steps is nearer, for an exact denoiser has no mistakes of its own to mend."""
+    far, near = (distance(law_of_forward_backward(small, T, correctors), truth) for T in (16, 64))
+    assert near / far == pytest.approx(0.25, rel=0.02)
+    more_steps = distance(law_of_forward_backward(small, 64 * (1 + correctors), 0), truth)
+    assert near <= distance(law_of_forward_backward(small, 64, 0), truth)
+    assert more_steps <= near
 
 
 # ---- the law of refine ----

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from microdlm.cost import CountForwards
 from microdlm.drawing import ORDERS, draw, keep_top
 from microdlm.oracle import MarkovDenoiser
 from microdlm.pacing import PACES
@@ -25,6 +26,7 @@ from microdlm.samplers import (
     confidence,
     entropy_bounded,
     first_hitting,
+    forward_backward,
     left_to_right,
     refine,
     remask,
@@ -72,13 +74,16 @@ WAYS = {
     "remask": functools.partial(remask, num_steps=6),
     "remask, as much as can be": functools.partial(remask, num_steps=6, eta=1.0, schedule="clipped_cosine"),
     "remask, the least sure": functools.partial(remask, num_steps=6, again="confidence"),
+    "forward_backward": functools.partial(forward_backward, num_steps=4),
+    "forward_backward, twice": functools.partial(forward_backward, num_steps=3, correctors=2, schedule="cosine"),
     "refine": functools.partial(refine, num_steps=3, share=0.4),
     "refine, the least sure": functools.partial(refine, num_steps=2, again="confidence"),
     "block": functools.partial(block, num_steps=6, block_length=3),
     **{f"block of {name}": functools.partial(block, num_steps=4, block_length=3, inside=name) for name in SAMPLERS},
 }
-REVISING = tuple(way for way in WAYS if "remask" in way or "refine" in way)
-PASSES_AT_MOST_STATES = tuple(way for way in WAYS if "ancestral" in way or "remask" in way)  # some steps need none
+REVISING = tuple(way for way in WAYS if any(name in way for name in ("remask", "refine", "forward_backward")))
+SOME_STEPS_NEED_NONE = ("ancestral", "remask", "forward_backward")
+PASSES_AT_MOST_STATES = tuple(way for way in WAYS if any(name in way for name in SOME_STEPS_NEED_NONE))
 SEVERAL_PASSES_A_STATE = ("refine, the least sure",)
 PAIRS = [(way, who) for way in WAYS for who in ("network", "oracle")] + [("left_to_right", "gpt")]
 pairs = pytest.mark.parametrize("way, who", PAIRS, ids=[f"{way}-{who}" for way, who in PAIRS])
@@ -149,7 +154,8 @@ def test_without_mask_the_text_comes_back_once(denoisers, way, who):
 
 # At temperature 0 these still choose where.
 CHANCE_IN_ORDER = ("ancestral", "first_hitting", "confidence, random", "left_to_right, any", "remask", "refine")
-CHANCE_IN_ORDER += ("block of ancestral", "block of first_hitting", "block of remask", "block of refine")
+CHANCE_IN_ORDER += ("forward_backward",)
+CHANCE_IN_ORDER += tuple(f"block of {name}" for name in CHANCE_IN_ORDER if name in SAMPLERS)
 
 
 @pairs
@@ -478,6 +484,19 @@ NO_WAITING = {
     "first_hitting": [{}],
     "left_to_right": [{}, {"order": "random"}],
 }
+
+
+@pytest.mark.parametrize("way", ["ancestral", "threshold, low", "entropy_bounded", "remask", "forward_backward"])
+def test_a_row_that_is_asked_nothing_is_not_read(network, way):
+    """In a batch, too, a text costs what it would cost alone: a pass for each step that draws a token of it. (A network
+    of no meaning draws the very token that was masked again so seldom that a step is known by what it changed.)"""
+    counter, x = CountForwards(network(vocab_size=1001)), torch.randint(0, 1000, (40, 16), generator=seeded(1))
+    x = x.masked_fill(torch.arange(16) <= torch.arange(40)[:, None] % 16, 1000)  # rows of 1 to 16 MASKs
+    write = WAYS[way].func if isinstance(WAYS[way], functools.partial) else WAYS[way]
+    states = [x, *write(counter, x, 1000, num_steps=100, rng=seeded())]
+    drawn = sum(((a != b) & (b != 1000)).any(1).sum().item() for a, b in itertools.pairwise(states))
+    assert counter.token_forwards / 16 == pytest.approx(drawn, rel=0.02)
+    assert counter.token_forwards < 0.95 * counter.passes * x.numel()
 
 
 @pytest.mark.parametrize("name", NO_WAITING)
