@@ -131,7 +131,7 @@ def train(cfg: Config, folder: Path) -> None:
 
 def generate(cfg: Config, folder: Path | str) -> None:
     """Write a text with the model in `folder`, and show it appear."""
-    lm = load(folder, training.pick_device(cfg.device))
+    lm = load(folder, training.pick_device(cfg.device), cfg.precision, cfg.compile)
     if lm.kind != NAME:
         raise UserError(f"{folder} holds a {lm.kind} model: use {lm.kind}.py")
     x = lm.canvas(cfg.prompt.replace(r"\n", "\n"), cfg.length)

@@ -3,8 +3,8 @@
 __version__ = "0.1.0"
 
 
-def load(name, device: str = "cpu"):
+def load(name, device: str = "cpu", **how):
     """A trained model by name or folder: see `microdlm.pretrained.load`."""
     from microdlm import pretrained  # torch takes a second; `import microdlm` should not
 
-    return pretrained.load(name, device)
+    return pretrained.load(name, device, **how)

@@ -48,6 +48,11 @@ def has_bfloat16(device: str) -> bool:
     return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
 
 
+def wants_bfloat16(precision: str, device: str) -> bool:
+    """float32, bfloat16, or auto: bfloat16 where it is fast."""
+    return precision == "bfloat16" or (precision == "auto" and has_bfloat16(device))
+
+
 def pick_device(name: str = "auto") -> str:
     """auto, cpu, cuda or cuda:N. (Apple's GPUs have no float64, which the samplers draw with.)"""
     cuda = torch.cuda.is_available()
@@ -69,8 +74,7 @@ def learning_rate(step: int, cfg: TrainConfig) -> float:
 
 def autocast(cfg: TrainConfig, device: str) -> torch.autocast:
     """Matrix products in bfloat16 where the hardware multiplies it fast, or where it is asked for."""
-    low = cfg.precision == "bfloat16" or (cfg.precision == "auto" and has_bfloat16(device))
-    return torch.autocast(device.split(":")[0], torch.bfloat16, enabled=low)
+    return torch.autocast(device.split(":")[0], torch.bfloat16, enabled=wants_bfloat16(cfg.precision, device))
 
 
 def update(state: State, cfg: TrainConfig, loss: Callable, x_0: Tensor) -> tuple[float, float, float]:
