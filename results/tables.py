@@ -63,36 +63,53 @@ def race() -> str:
     return "\n".join([*lines, "```"])
 
 
-def card(kind: str) -> str:
-    """The card of one set of weights."""
-    numbers, config = read("twins"), json.loads((ROOT / f"weights/shakespeare-{kind}/config.json").read_text())
-    summary, made, net = config["summary"], config["made_by"], config["model"]
-    e = numbers["likelihood"][kind]
+def origin(name: str) -> tuple[list[str], list[str]]:
+    """What the card of any weights begins and ends with, from their own configuration."""
+    config = json.loads((ROOT / f"weights/{name}/config.json").read_text(encoding="utf-8"))
+    summary, made, net, how = config["summary"], config["made_by"], config["model"], config["training"]
     curve = ", ".join(f"{v['val']:.3f} ({v['step']:,})" for v in summary["validations"])
-    lines = [
-        f"# shakespeare-{kind}",
+    first = [
+        f"# {name}",
         "",
-        f"A character-level {LABEL[kind]} language model, trained on Tiny Shakespeare for the lessons of this "
-        f"repository: {net['n_layer']} layers, {net['n_head']} heads, width {net['d_model']}, window {net['seq_len']}, "
+        f"A character-level {LABEL[config['kind']]} language model, trained on Tiny Shakespeare for the lessons of "
+        f"this repository: {net['n_layer']} layers, {net['n_head']} heads, width {net['d_model']}, window {net['seq_len']}, "
         f"{summary['parameters']:,} parameters, stored in bfloat16.",
         "",
         f"* Made with `{made['command']}` at commit `{made['commit']}`, torch {made['torch']}, "
-        f"{made['threads']} CPU threads, seed {config['training']['seed']}.",
+        f"{made['threads']} CPU threads, seed {how['seed']}.",
         f"* Data: Tiny Shakespeare, sha256 `{config['corpus']['sha256']}`; the last tenth held out.",
-        f"* Training: {summary['steps']:,} steps of {config['training']['batch_size']} windows; the weights are those "
-        f"of the best of {config['training']['evals']} validations, on 64 of the held-out windows scored below.",
-        f"* Held-out score: {number(e, kind)} nats per character "
-        f"({'an upper bound' if kind == 'diffusion' else 'exact'}), {numbers['windows']} windows, first character "
-        "given.",
+        f"* Training: {summary['steps']:,} steps of {how['batch_size']} windows; the weights are those of the best of "
+        f"{how['evals']} validations, on 64 held-out windows.",
+    ]
+    last = [
         f"* Validations, nats per character after so many steps: {curve}.",
         "* Licence: MIT, as the code. The text it learned from is in the public domain.",
         "* It writes what looks like Shakespeare and means nothing. It is for learning, not for use.",
         "",
     ]
+    return first, last
+
+
+def card(kind: str) -> str:
+    """The card of one of the twins."""
+    numbers, (first, last) = read("twins"), origin(f"shakespeare-{kind}")
+    exactness = "an upper bound" if kind == "diffusion" else "exact"
+    score = (
+        f"* Held-out score: {number(numbers['likelihood'][kind], kind)} nats per character ({exactness}), "
+        f"{numbers['windows']} windows, those 64 among them, first character given."
+    )
+    lines = [*first, score, *last]
     for w in (w for w in numbers["writing"] if w["kind"] == kind):
         how = f"the first text of seed {numbers['seed']}, {w['way']}, temperature 1, {w['passes']} passes"
         lines += [f"## Sample, not chosen: {how}", "", "```", w["sample"].strip("\n"), "```", ""]
     return "\n".join(lines)
+
+
+def judge() -> str:
+    """The card of the model that reads what the others wrote (results/sampling_frontier.py)."""
+    first, last = origin("shakespeare-judge")
+    use = "* It judges texts that others wrote: a second opinion from another seed and another training, no twin."
+    return "\n".join([*first, use, *last])
 
 
 def filled(text: str, name: str, table: str) -> str:
@@ -110,7 +127,7 @@ def pages() -> dict[Path, str]:
     text = filled(text, "race", race())
     for name in ("demo", "twins"):
         text = filled(text, name, twins(name))
-    made = {readme: text}
+    made = {readme: text, ROOT / "weights/shakespeare-judge/README.md": judge()}
     return made | {ROOT / f"weights/shakespeare-{kind}/README.md": card(kind) for kind in LABEL}
 
 

@@ -67,9 +67,10 @@ def project(tmp_path) -> Path:
         shutil.copy(ROOT / name, root / name)
     (root / "results" / "twins.json").write_text(json.dumps(TWINS))
     (root / "results" / "demo.json").write_text(json.dumps(DEMO))
-    for kind in KINDS:
-        (root / "weights" / f"shakespeare-{kind}").mkdir(parents=True)
-        (root / "weights" / f"shakespeare-{kind}" / "config.json").write_text(json.dumps(CONFIG))
+    for name in (*KINDS, "judge"):
+        config = CONFIG | {"kind": "gpt" if name == "judge" else name}
+        (root / "weights" / f"shakespeare-{name}").mkdir(parents=True)
+        (root / "weights" / f"shakespeare-{name}" / "config.json").write_text(json.dumps(config))
     return root
 
 
