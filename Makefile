@@ -17,9 +17,10 @@ test: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest
 
-# The tables in README.md, from results/*.json
+# The tables in README.md and the figures, from results/*.json
 results: .venv/installed
 	$(BIN)/python results/tables.py
+	$(BIN)/python results/figures.py
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "microDLM needs Python 3.11 or newer")'

@@ -1,0 +1,112 @@
+"""Draw the figures of measured numbers again, from results/*.json. (The steps draw their own.)
+
+python results/figures.py
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from microdlm.colours import COLOURS
+from microdlm.figures import figure
+from microdlm.runs import ROOT, read_json
+
+RESULTS, FIGURES = ROOT / "results", ROOT / "results" / "figures"
+LOOK = {  # who is drawn: a colour for a family (planned, surest, revising), a marker
+    **{"GPT": ("gpt", "s"), "left to right": ("diffusion", ">"), "one by one": ("diffusion", "D")},
+    **{"ancestral": ("diffusion", "o"), "optimal pace": ("another", "P"), "surest first": ("other", "^")},
+    **{"margin": ("other", "v"), "remask": ("remasked", "X")},
+}
+TEXT = {"judge_nats": "judge: nats per character", "known_words": "words found in the training text"}
+
+
+def label(ax, ends: list[tuple]) -> None:
+    """Names in the right margin, as near to the height of what they name as there is room."""
+    ends, (low, high) = sorted(ends, key=lambda end: end[1]), ax.get_ylim()
+    gap = 0.065 * (high - low)
+    heights = np.array([y for _, y, _, _ in ends])
+    for _ in range(200):  # neighbours that are too close push each other apart
+        push = np.maximum(gap - np.diff(heights), 0) / 2
+        heights[:-1] -= push
+        heights[1:] += push
+    for (x, y, name, colour), at in zip(ends, heights, strict=True):
+        line = {"arrowstyle": "-", "color": colour, "lw": 0.7, "shrinkA": 2, "shrinkB": 5, "relpos": (0, 0.5)}
+        place = {"xytext": (1.05, at), "textcoords": ("axes fraction", "data"), "va": "center", "color": colour}
+        ax.annotate(name, (x, y), arrowprops=line, fontsize=9, annotation_clip=False, **place)
+
+
+def draw(numbers: dict, path: Path, x: str, y: str, rows: list[dict], axis: dict) -> None:
+    """One curve a way of writing, through `rows` in their order, and real text."""
+    real, ends = numbers["real_text"], []
+    with figure(path, height=4.0) as (_, ax):
+        for way, (colour, marker) in LOOK.items():
+            mine, colour = [row for row in rows if row["way"] == way], COLOURS[colour]
+            if mine:
+                xs, ys = ([row[k]["value"] for row in mine] for k in (x, y))
+                ax.errorbar(xs, ys, [1.96 * row[y]["stderr"] for row in mine], marker=marker, color=colour, lw=1.5)
+                ends.append((xs[-1], ys[-1], way, colour))
+        if x in real:
+            ax.plot(real[x]["value"], real[y]["value"], "x", color=COLOURS["exact"], ms=9, mew=2.5, zorder=9)
+        else:
+            ax.axhline(real[y]["value"], color=COLOURS["exact"], ls="--", lw=1)
+        ax.set(**axis, ylabel=TEXT[y])
+        label(ax, [*ends, (real.get(x, {}).get("value", ax.get_xlim()[1]), real[y]["value"], "real text", "black")])
+
+
+def frontier(numbers: dict, folder: Path) -> None:
+    usual = [p for p in numbers["points"] if p["how"].get("num_steps", 32) == 32]
+    axis = {"xlabel": "diversity: entropy of 4-grams of characters, nats"}
+    title = {"title": "Quality against diversity, from cold to hot"}
+    draw(numbers, folder / "sampling_frontier.png", "entropy", "judge_nats", usual, axis | title)
+    title = {"title": "Real words against diversity, from cold to hot"}
+    draw(numbers, folder / "sampling_frontier_words.png", "entropy", "known_words", usual, axis | title)
+    ticks = (100, 300, 1000, 3000, 10_000)
+    axis = {"xlabel": "tokens read for one text", "title": "As diverse as real text: quality against cost"}
+    axis |= {"xscale": "log", "xticks": ticks, "xticklabels": [f"{n:,}" for n in ticks]}
+    rows = numbers["at_the_entropy_of_real_text"]
+    draw(numbers, folder / "sampling_frontier_cost.png", "tokens_read", "judge_nats", rows, axis)
+
+
+# How each way looks: colour, marker, line.
+LOOKS = {
+    "ancestral": (COLOURS["diffusion"], "o", "-"),
+    "random, linear pace": (COLOURS["another"], "s", "-"),
+    "random, optimal pace": (COLOURS["new"], "v", "-"),
+    "confidence": (COLOURS["gpt"], "^", "-"),
+    "entropy": (COLOURS["other"], "D", "-"),
+    "entropy-bounded": (COLOURS["exact"], "P", ":"),
+    "remask": (COLOURS["remasked"], "X", "--"),
+}
+
+
+def exact(numbers: dict, folder: Path) -> None:
+    panels = {
+        "sampling_exact": ("nats_lost", "passes_told", "nats lost per character", "What opening several at once costs"),
+        "sampling_exact_lines": ("lines_valid", "passes", "lines valid (%)", "What becomes of the lines"),
+    }
+    for file, (value, passes, label, title) in panels.items():
+        with figure(folder / f"{file}.png", height=4) as (_, ax):
+            for name, (colour, marker, line) in LOOKS.items():
+                points = [p for p in numbers["points"] if p["way"] == name and value in p]
+                scale = 100 if value == "lines_valid" else 1
+                x, y = [p[passes] for p in points], [scale * p[value] for p in points]
+                error = [2 * scale * p["stderr" if scale == 100 else "nats_lost_stderr"] for p in points]
+                if points:
+                    ax.errorbar(x, y, error, color=colour, marker=marker, ls=line, lw=1.5, ms=6, label=name)
+                if value == "nats_lost" and points and "predicted" in points[0]:
+                    ax.plot(x, [p["predicted"] for p in points], color="black", ls="--", lw=1, zorder=9)
+            ax.set_xscale("log", base=2)
+            ax.set_xticks([1, 2, 4, 8, 16, 32, 64], [1, 2, 4, 8, 16, 32, 64])
+            ax.set(xlabel=f"forward passes for {numbers['length'] - 1} characters", ylabel=label, title=title)
+            ax.axhline(0, color="black", lw=0.8)
+            ax.legend(title="- - right Riemann sum" if value == "nats_lost" else None, title_fontsize=9)
+
+
+def main() -> None:
+    for name, draw_all in {"sampling_exact": exact, "sampling_frontier": frontier}.items():
+        if (path := RESULTS / f"{name}.json").exists():
+            draw_all(read_json(path), FIGURES)
+
+
+if __name__ == "__main__":
+    main()
