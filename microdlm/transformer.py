@@ -1,4 +1,4 @@
-"""The one backbone. A GPT and a diffusion denoiser are the same class; `causal` is the switch between them."""
+"""The one backbone. A GPT and a denoiser are the same class: `causal` is the switch, `seen` is what lies between."""
 
 from dataclasses import dataclass
 
@@ -48,10 +48,8 @@ def rotate(x: Float[Tensor, "B H L K"], cos: Float[Tensor, "L K/2"], sin: Float[
 
 
 class KVCache:
-    """Keys and values of the positions a causal model has already read, so that it reads each only once.
-
-    Written in place, into room for `room` positions that doubles when it must: for decoding, not for gradients.
-    """
+    """Keys and values of the positions a model has already read, so that it reads each only once. Written in place,
+    into room for `room` positions that doubles when it must: for decoding, not for gradients."""
 
     def __init__(self, n_layer: int, room: int = 0):
         self.layers: list[Tensor | None] = [None] * n_layer  # each (2, B, H, room, K): keys, values
@@ -60,6 +58,10 @@ class KVCache:
     @property
     def length(self) -> int:
         return self.ends[0]
+
+    def forget(self, after: int) -> None:
+        """Drop all but the first `after` positions."""
+        self.ends = [after] * len(self.ends)
 
     def extend(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Append (B, H, new, K) keys and values of one layer and return all of them."""
@@ -81,7 +83,7 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(cfg.d_model, 3 * cfg.d_model, bias=False)
         self.out = nn.Linear(cfg.d_model, cfg.d_model, bias=False)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, layer: int, cache: KVCache | None) -> Tensor:
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, layer: int, cache: KVCache | None, seen=None) -> Tensor:
         B, L, D = x.shape
         q, k, v = self.qkv(x).view(B, L, 3, self.n_head, -1).permute(2, 0, 3, 1, 4)  # each (B, H, L, K)
         # Norm before rotation keeps every logit within +-sqrt(K), whatever the width of the stream.
@@ -89,8 +91,8 @@ class Attention(nn.Module):
         if cache is not None:
             k, v = cache.extend(layer, k, v)
         # SDPA's is_causal aligns the first query with the first key. A single new query sees all keys anyway.
-        mask = seen_by_new(L, k.size(2), x.device) if self.causal and 1 < L < k.size(2) else None
-        y = F.scaled_dot_product_attention(q, k, v, mask, is_causal=self.causal and L == k.size(2) and L > 1)
+        seen = seen_by_new(L, k.size(2), x.device) if seen is None and self.causal and 1 < L < k.size(2) else seen
+        y = F.scaled_dot_product_attention(q, k, v, seen, is_causal=self.causal and seen is None and L == k.size(2) > 1)
         return self.out(y.transpose(1, 2).reshape(B, L, D))
 
 
@@ -133,21 +135,18 @@ class Block(nn.Module):
         self.attention, self.mlp = Attention(cfg), MLPS[cfg.mlp](cfg.d_model)
         self.dropout = nn.Dropout(cfg.dropout)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, layer: int, cache: KVCache | None) -> Tensor:
-        x = x + self.dropout(self.attention(rms_norm(x), cos, sin, layer, cache))
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, layer: int, cache: KVCache | None, seen=None) -> Tensor:
+        x = x + self.dropout(self.attention(rms_norm(x), cos, sin, layer, cache, seen))
         return x + self.dropout(self.mlp(rms_norm(x)))
 
 
 class Transformer(nn.Module):
-    """Tokens in, logits out, one row of V for each position.
+    """Tokens in, logits out, one row of V for each position. What it does not know:
 
-    The same class is the GPT and the denoiser. What it does not know:
-
-      * t. The number of MASK in the input already tells how noisy it is, and the best prediction for masked
-        diffusion needs nothing more (2406.03736; 2406.07524, table 12).
-      * that MASK must not be predicted and visible tokens stay: objectives.denoise_log_probs says so.
-      * any loss. objectives and likelihood are functions of what it returns.
-    """
+    * t. The number of MASK in the input already tells how noisy it is, and the best prediction for masked
+      diffusion needs nothing more (2406.03736; 2406.07524, table 12).
+    * that MASK must not be predicted and visible tokens stay: objectives.denoise_log_probs says so.
+    * any loss. objectives and likelihood are functions of what it returns."""
 
     takes_at = True  # see objectives.logits_at
 
@@ -162,8 +161,7 @@ class Transformer(nn.Module):
         self.reset(rng)
 
     def reset(self, rng: torch.Generator | None = None) -> None:
-        """Matrices at standard deviation 1/sqrt(fan in); what writes to the stream starts at zero, so a fresh
-        block is the identity and the first loss is close to ln V."""
+        """Standard deviation 1/sqrt(fan in), but 0 for what writes to the stream: a fresh block is the identity."""
         for name, p in self.named_parameters():
             std = 0.0 if name.endswith("out.weight") else p.size(1) ** -0.5
             if self.cfg.tied and p is self.embedding.weight:
@@ -177,23 +175,25 @@ class Transformer(nn.Module):
         x: Int[Tensor, "B L"],
         at: Bool[Tensor, "B L"] | Int[Tensor, "M"] | None = None,
         cache: KVCache | None = None,
+        seen: Bool[Tensor, "L total"] | None = None,
+        positions: Int[Tensor, "L"] | None = None,
     ) -> Float[Tensor, "*rows V"]:
         """Logits (B, L, V); with `at`, only some rows: (M, V), where it is True or at those places of the flat page.
 
         The head is a quarter of a small-vocabulary step and most of a large one, and a masked loss needs it at
-        masked positions only. With `cache`, x is what follows the positions already read (causal models only).
-        """
+        masked positions only. With `cache`, x is what follows the positions already read. `seen`, in place of the
+        switch: whether a row's position sees a column's. `positions`: where x stands, if not one after another."""
         start = cache.length if cache is not None else 0
-        if start + x.size(1) > self.cfg.seq_len:
+        if positions is None and start + x.size(1) > self.cfg.seq_len:
             raise ValueError(f"{start + x.size(1)} positions do not fit a window of {self.cfg.seq_len}")
-        if cache is not None and not self.causal:
+        if cache is not None and not self.causal and seen is None:
             raise ValueError("a cache needs a causal model: elsewhere, what comes later changes what came before")
-        positions = torch.arange(start, start + x.size(1), device=x.device)
+        positions = torch.arange(start, start + x.size(1), device=x.device) if positions is None else positions
         angles = rotation_angles(positions, self.cfg.d_model // self.cfg.n_head, self.cfg.rope_base)
         h = rms_norm(self.embedding(x))
         cos, sin = angles.cos().to(h.dtype), angles.sin().to(h.dtype)
         for layer, block in enumerate(self.blocks):
-            h = block(h, cos, sin, layer, cache)
+            h = block(h, cos, sin, layer, cache, seen)
         return self.head(rms_norm(h if at is None else h.flatten(0, 1)[at.flatten()]))
 
     def num_parameters(self) -> int:

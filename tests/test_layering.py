@@ -13,14 +13,14 @@ from microdlm.runs import ROOT, git
 
 # Bottom first: each may import those before it.
 ORDER = [
-    *("errors", "colours", "schedules", "oracle", "playlets", "tokenizers", "corpus"),  # know no network
+    *("errors", "colours", "schedules", "oracle", "playlets", "tokenizers", "corpus", "diversity"),  # know no network
     *("runs", "figures", "cost", "cli"),
     *("canvas", "masking", "transformer", "objectives", "likelihood"),  # from x_0 to a number
-    *("drawing", "pacing", "stepping", "planned", "surest", "revising", "samplers"),  # from MASKs to a text
+    *("drawing", "pacing", "stepping", "planned", "surest", "revising", "samplers", "blocks"),  # from MASKs to a text
     *("state", "training", "pretrained", "terminal", "comparison", "lesson"),  # what people use
 ]
 LONGER = {}  # modules over 200 lines: name -> (lines allowed, the reason)
-CORE = 3700  # lines in all; 2,400 was planned without tokenizers, comparison, a terminal, nine ways to write, lessons
+CORE = 3750  # lines in all; 2,400 was planned without tokenizers, comparison, a terminal, nine ways to write, lessons
 SCRIPTS = [*ROOT.glob("*.py"), *ROOT.glob("results/*.py"), *ROOT.glob("weights/*.py"), *ROOT.glob("steps/*.py")]
 
 
@@ -115,7 +115,9 @@ def test_pages_stay_short(capsys):
     median, longest = statistics.median(every.values()), max(every, key=every.get)
     with capsys.disabled():
         print(f"\ncore {core} lines; {len(every)} functions, median {median:g}, longest {longest} {every[longest]}")
-    most = {path: 250 if path.parent.name == "steps" else LONGER.get(path.stem, (200,))[0] for path in size}
+    most = {
+        path: 250 if path.parent.name in ("steps", "results") else LONGER.get(path.stem, (200,))[0] for path in size
+    }
     over = {path.name: lines for path, lines in size.items() if lines > most[path]}
     assert not over
     assert core <= CORE
