@@ -15,12 +15,12 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from microdlm.attention import KVCache
 from microdlm.likelihood import ROWS, Estimate, num_scored
 from microdlm.masking import stratified, uniform
 from microdlm.objectives import logits_at, masked_nll
 from microdlm.samplers import SAMPLERS
 from microdlm.stepping import States, sampler
-from microdlm.transformer import KVCache
 
 
 def fold(values: Tensor, block_length: int, fill: float | bool) -> Tensor:

@@ -10,11 +10,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from microdlm.attention import KVCache
 from microdlm.drawing import draw, uniform64
 from microdlm.masking import uniform
 from microdlm.pacing import masked_shares
 from microdlm.stepping import States, ask, reveal, sampler
-from microdlm.transformer import KVCache
 
 
 @sampler

@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from microdlm.attention import Attention, KVCache, rms_norm, rotation_angles
+
 
 @dataclass(frozen=True)
 class TransformerConfig:
@@ -28,77 +30,6 @@ class TransformerConfig:
             raise ValueError(f"d_model = {self.d_model} does not split into {self.n_head} heads of even size")
         if self.mlp not in MLPS:
             raise ValueError(f"mlp = {self.mlp!r} is not one of {', '.join(MLPS)}")
-
-
-def rms_norm(x: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
-    """Scale every vector to root mean square 1. No learned gain: the next matrix can do that."""
-    return F.rms_norm(x, (x.size(-1),))
-
-
-def rotation_angles(positions: Int[Tensor, "L"], head_size: int, base: float) -> Float[Tensor, "L half"]:
-    """RoPE: position p turns the i-th pair of coordinates by p * base^(-2i/K) radians (2104.09864, eq. 15)."""
-    frequency = base ** (-torch.arange(0, head_size, 2, device=positions.device) / head_size)
-    return torch.outer(positions.float(), frequency)
-
-
-def rotate(x: Float[Tensor, "B H L K"], cos: Float[Tensor, "L K/2"], sin: Float[Tensor, "L K/2"]) -> Tensor:
-    """Turn the pairs (x_i, x_{i+K/2}); queries and keys then meet at an angle that knows only their distance."""
-    a, b = x.chunk(2, dim=-1)
-    return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
-
-
-class KVCache:
-    """Keys and values of the positions a model has already read, so that it reads each only once. Written in place,
-    into room for `room` positions that doubles when it must: for decoding, not for gradients."""
-
-    def __init__(self, n_layer: int, room: int = 0):
-        self.layers: list[Tensor | None] = [None] * n_layer  # each (2, B, H, room, K): keys, values
-        self.ends, self.room = [0] * n_layer, room
-
-    @property
-    def length(self) -> int:
-        return self.ends[0]
-
-    def forget(self, after: int) -> None:
-        """Drop all but the first `after` positions."""
-        self.ends = [after] * len(self.ends)
-
-    def extend(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Append (B, H, new, K) keys and values of one layer and return all of them."""
-        kv, held, start = torch.stack([k, v]), self.layers[layer], self.ends[layer]
-        end = self.ends[layer] = start + k.size(2)
-        if held is None or held.size(3) < end:
-            more = kv.new_empty(*kv.shape[:3], max(end, 2 * start, self.room), kv.size(4))
-            self.layers[layer] = more if held is None else more.slice_scatter(held[:, :, :, :start], 3, end=start)
-        self.layers[layer][:, :, :, start:end] = kv
-        return tuple(self.layers[layer][:, :, :, :end])
-
-
-class Attention(nn.Module):
-    """Every position asks (q), every position it may see answers (k, v)."""
-
-    def __init__(self, cfg: TransformerConfig):
-        super().__init__()
-        self.n_head, self.causal = cfg.n_head, cfg.causal
-        self.qkv = nn.Linear(cfg.d_model, 3 * cfg.d_model, bias=False)
-        self.out = nn.Linear(cfg.d_model, cfg.d_model, bias=False)
-
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, layer: int, cache: KVCache | None, seen=None) -> Tensor:
-        B, L, D = x.shape
-        q, k, v = self.qkv(x).view(B, L, 3, self.n_head, -1).permute(2, 0, 3, 1, 4)  # each (B, H, L, K)
-        # Norm before rotation keeps every logit within +-sqrt(K), whatever the width of the stream.
-        q, k = rotate(rms_norm(q), cos, sin), rotate(rms_norm(k), cos, sin)
-        if cache is not None:
-            k, v = cache.extend(layer, k, v)
-        # SDPA's is_causal aligns the first query with the first key. A single new query sees all keys anyway.
-        seen = seen_by_new(L, k.size(2), x.device) if seen is None and self.causal and 1 < L < k.size(2) else seen
-        y = F.scaled_dot_product_attention(q, k, v, seen, is_causal=self.causal and seen is None and L == k.size(2) > 1)
-        return self.out(y.transpose(1, 2).reshape(B, L, D))
-
-
-def seen_by_new(new: int, total: int, device) -> Bool[Tensor, "new total"]:
-    """Causal mask for the last `new` of `total` positions."""
-    return torch.ones(new, total, dtype=torch.bool, device=device).tril(total - new)
 
 
 class ReluSquared(nn.Module):
@@ -132,7 +63,7 @@ class Block(nn.Module):
 
     def __init__(self, cfg: TransformerConfig):
         super().__init__()
-        self.attention, self.mlp = Attention(cfg), MLPS[cfg.mlp](cfg.d_model)
+        self.attention, self.mlp = Attention(cfg.n_head, cfg.d_model, cfg.causal), MLPS[cfg.mlp](cfg.d_model)
         self.dropout = nn.Dropout(cfg.dropout)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, layer: int, cache: KVCache | None, seen=None) -> Tensor:
@@ -141,12 +72,15 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Tokens in, logits out, one row of V for each position. What it does not know:
+    """Tokens in, logits out, one row of V for each position.
+
+    The same class is the GPT and the denoiser. What it does not know:
 
     * t. The number of MASK in the input already tells how noisy it is, and the best prediction for masked
       diffusion needs nothing more (2406.03736; 2406.07524, table 12).
     * that MASK must not be predicted and visible tokens stay: objectives.denoise_log_probs says so.
-    * any loss. objectives and likelihood are functions of what it returns."""
+    * any loss. objectives and likelihood are functions of what it returns.
+    """
 
     takes_at = True  # see objectives.logits_at
 
@@ -161,7 +95,8 @@ class Transformer(nn.Module):
         self.reset(rng)
 
     def reset(self, rng: torch.Generator | None = None) -> None:
-        """Standard deviation 1/sqrt(fan in), but 0 for what writes to the stream: a fresh block is the identity."""
+        """Matrices at standard deviation 1/sqrt(fan in); what writes to the stream starts at zero, so a fresh
+        block is the identity and the first loss is close to ln V."""
         for name, p in self.named_parameters():
             std = 0.0 if name.endswith("out.weight") else p.size(1) ** -0.5
             if self.cfg.tied and p is self.embedding.weight:
@@ -182,7 +117,8 @@ class Transformer(nn.Module):
 
         The head is a quarter of a small-vocabulary step and most of a large one, and a masked loss needs it at
         masked positions only. With `cache`, x is what follows the positions already read. `seen`, in place of the
-        switch: whether a row's position sees a column's. `positions`: where x stands, if not one after another."""
+        switch: whether a row's position sees a column's. `positions`: where x stands, if not one after another.
+        """
         start = cache.length if cache is not None else 0
         if positions is None and start + x.size(1) > self.cfg.seq_len:
             raise ValueError(f"{start + x.size(1)} positions do not fit a window of {self.cfg.seq_len}")

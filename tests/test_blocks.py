@@ -9,6 +9,7 @@ from hypothesis import given as hypothesis_given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
+from microdlm.attention import KVCache
 from microdlm.blocks import (
     block_attention,
     block_nelbo,
@@ -25,7 +26,6 @@ from microdlm.masking import mask_count, stratified, to_count
 from microdlm.objectives import masked_nll
 from microdlm.oracle import MarkovDenoiser
 from microdlm.samplers import SAMPLERS, block
-from microdlm.transformer import KVCache
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}  # float32, sums in another order
 MASK = 4  # of the network's five ids and of the chain's

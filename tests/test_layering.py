@@ -15,7 +15,7 @@ from microdlm.runs import ROOT, git
 ORDER = [
     *("errors", "colours", "schedules", "oracle", "playlets", "tokenizers", "corpus", "diversity"),  # know no network
     *("runs", "figures", "cost", "cli"),
-    *("canvas", "masking", "transformer", "objectives", "likelihood"),  # from x_0 to a number
+    *("canvas", "masking", "attention", "transformer", "objectives", "likelihood"),  # from x_0 to a number
     *("drawing", "pacing", "stepping", "planned", "surest", "revising", "samplers", "blocks"),  # from MASKs to a text
     *("state", "training", "pretrained", "terminal", "comparison", "lesson"),  # what people use
 ]

@@ -20,7 +20,7 @@ from microdlm.oracle import MarkovDenoiser
 
 FOLDER = Path(microdlm.__file__).parent
 CORE = (  # as they import
-    *("schedules", "masking", "transformer", "objectives", "likelihood"),
+    *("schedules", "masking", "attention", "transformer", "objectives", "likelihood"),
     *("drawing", "pacing", "stepping", "planned", "surest", "revising", "samplers"),
 )
 
@@ -320,11 +320,11 @@ MUTANTS = {
         "hidden = here.cumsum(1).bool() & ~here.roll(1, 1)",
     ),
     # The network
-    "causal ignored": (switch, "transformer", "is_causal=self.causal and ", "is_causal=False and "),
-    "always causal": (switch, "transformer", "is_causal=self.causal and ", "is_causal="),
+    "causal ignored": (switch, "attention", "causal = self.causal and ", "causal = False and "),
+    "always causal": (switch, "attention", "causal = self.causal and ", "causal = "),
     "no positions": (
         switch,
-        "transformer",
+        "attention",
         "torch.outer(positions.float(), frequency)",
         "torch.outer(positions * 0.0, frequency)",
     ),
@@ -336,11 +336,11 @@ MUTANTS = {
     ),
     "old keys are lost when room is made": (
         switch,
-        "transformer",
+        "attention",
         "more.slice_scatter(held[:, :, :, :start], 3, end=start)",
         "more.zero_()",
     ),
-    "a piece sees its own future": (switch, "transformer", ".tril(total - new)", ".tril(total)"),
+    "a piece sees its own future": (switch, "attention", ".tril(total - new)", ".tril(total)"),
     # Samplers
     "MASK may be drawn": (
         temperature,

@@ -7,8 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from microdlm.attention import Attention, KVCache, attend, rotation_angles, seen_by_new
 from microdlm.objectives import masked_nll, next_token_nll
-from microdlm.transformer import Attention, KVCache, Transformer, TransformerConfig, rotation_angles
+from microdlm.transformer import Transformer, TransformerConfig
 
 EXACT = {"rtol": 1e-4, "atol": 1e-5}  # float32, sums in another order
 
@@ -218,3 +219,26 @@ def test_a_cache_for_a_bidirectional_model_is_refused(network):
 def test_impossible_sizes_are_refused(wrong, says):
     with pytest.raises(ValueError, match=says):
         TransformerConfig(**{"vocab_size": 5, "seq_len": 8, "n_head": 2, "d_model": 16} | wrong)
+
+
+@pytest.mark.parametrize("how", ["everyone", "causal", "a mask"])
+def test_attention_written_out_is_attention(how):
+    """On a CPU, bfloat16 takes another way than float32. Both against the formula in float64, value and gradient: the
+    rounding of bfloat16 (8 bits) is all that may lie between them."""
+    g = torch.Generator().manual_seed(0)
+    q, k, v = torch.randn(3, 2, 3, 7, 8, generator=g).bfloat16().double()
+    seen = {"everyone": None, "causal": None, "a mask": torch.rand(7, 7, generator=g) < 0.5}[how]
+    seen = None if seen is None else seen | torch.eye(7, dtype=torch.bool)
+    allowed = seen_by_new(7, 7, "cpu") if how == "causal" else torch.ones(7, 7).bool() if seen is None else seen
+
+    def formula(q):
+        return ((q @ k.transpose(-1, -2)) / 8**0.5).masked_fill(~allowed, -torch.inf).softmax(-1) @ v
+
+    for dtype, tolerance in ((torch.float32, 1e-5), (torch.bfloat16, 0.03)):
+        x, y = q.to(dtype).requires_grad_(), q.clone().requires_grad_()
+        found = attend(x, k.to(dtype), v.to(dtype), seen, causal=how == "causal")
+        assert found.dtype == dtype
+        torch.testing.assert_close(found.double(), formula(y), atol=tolerance, rtol=tolerance)
+        found.double().square().sum().backward()
+        formula(y).square().sum().backward()
+        torch.testing.assert_close(x.grad.double(), y.grad, atol=5 * tolerance, rtol=5 * tolerance)
