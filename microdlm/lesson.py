@@ -18,14 +18,13 @@ from rich.progress import track
 from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
-from torch import Tensor
+from torch import Tensor, nn
 
 from microdlm.cli import one_of
 from microdlm.runs import ROOT, provenance, write_json
 from microdlm.state import State, TrainConfig
 from microdlm.terminal import console
 from microdlm.training import pick_device, update
-from microdlm.transformer import Transformer
 
 EXPECTED = ROOT / "results" / "steps.json"  # every step with three seeds, by results/steps.py
 
@@ -153,7 +152,7 @@ def expected(name: str) -> dict:
 
 
 def fit(
-    model: Transformer, how: TrainConfig, loss: Callable, batch: Callable[..., Tensor], device: str, title: str
+    model: nn.Module, how: TrainConfig, loss: Callable, batch: Callable[..., Tensor], device: str, title: str
 ) -> list[float]:
     """Train without a folder, behind a progress bar; step 1 teaches the loop, diffusion.py has the careful one.
 

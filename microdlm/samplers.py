@@ -16,6 +16,7 @@ takes: temperature, top_k, top_p. They differ in what they choose, where and whe
                forward_backward each step, then back and that step anew          exact as num_steps grows
                refine           a finished text, a share of it written again     keeps the language, one at a time
     here       block            another sampler, block by block                  as exact as that one
+    blocks     write_blocks     the same with a cache, if trained on blocks      as exact as that one
 
 Exact: with an exact denoiser and at temperature 1 the texts are the language's. Tests show each of these.
 """

@@ -4,7 +4,7 @@ import math
 from dataclasses import asdict, dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from microdlm.corpus import Corpus
@@ -46,7 +46,7 @@ def describe(kind: str, net: TransformerConfig, how: TrainConfig, corpus: Corpus
 class State:
     """Weights, optimizer, their average, random generators, position, best validation so far."""
 
-    def __init__(self, model: Transformer, cfg: TrainConfig, device: str = "cpu"):
+    def __init__(self, model: nn.Module, cfg: TrainConfig, device: str = "cpu"):
         self.model, self.device = model.to(device), device
         fused = device.startswith(("cpu", "cuda"))
         self.optimizer = torch.optim.AdamW(

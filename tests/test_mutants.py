@@ -21,7 +21,7 @@ from microdlm.oracle import MarkovDenoiser
 FOLDER = Path(microdlm.__file__).parent
 CORE = (  # as they import
     *("schedules", "masking", "attention", "transformer", "objectives", "likelihood"),
-    *("drawing", "pacing", "stepping", "planned", "surest", "revising", "samplers"),
+    *("drawing", "pacing", "stepping", "planned", "surest", "revising", "samplers", "blocks"),
 )
 
 
@@ -46,6 +46,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 CHAIN = MarkovDenoiser(torch.tensor([0.7, 0.3]), torch.tensor([[0.85, 0.15], [0.25, 0.75]]))
 MASK, L = 2, 4
+TWO_BLOCKS = torch.tensor([[1, 1, 0, 0], [1, 1, 0, 0], [1, 1, 1, 1], [1, 1, 1, 1]]).bool()
 TEXTS = torch.tensor(list(itertools.product(range(2), repeat=L)))
 PROBABILITY = (-L * CHAIN.nll(TEXTS)).exp()
 
@@ -150,6 +151,25 @@ def switch(core):
     gpt, cache = tiny(core, causal=True), core.transformer.KVCache(2)
     pieces = torch.cat([gpt(piece, cache=cache) for piece in x.split([2, 1, 2], dim=1)], dim=1)
     torch.testing.assert_close(pieces, gpt(x), rtol=1e-4, atol=1e-5)
+
+
+def by_blocks(core):
+    """Scored block by block the exact chain has its likelihood. A block of a network's page knows the clean blocks
+    before it and no others; and a block that was read once, with its blanks, leaves nothing in the cache."""
+    x = CHAIN.sample(3000, L, seeded(1))
+    for n in (1, 2, L):
+        how = dict(samples=8, rng=seeded(), read=core.blocks.one_by_one)
+        assert is_close(core.blocks.estimate_block_nelbo(CHAIN, x, MASK, n, **how).per_sequence, CHAIN.nll(x))
+    net, x_0, blank = tiny(core, causal=False), torch.tensor([[0, 1, 2, 3]]), torch.full((1, 4), 4)
+    page, here = core.blocks.one_pass, torch.ones(1, 4, dtype=torch.bool)
+    before = page(net, x_0, 4, 2)(blank, here)
+    for i, reached in ((0, [False, False, True, True]), (3, [False] * 4)):
+        edited = x_0.scatter(1, torch.tensor([[i]]), (x_0[:, i : i + 1] + 1) % 4)
+        assert (page(net, edited, 4, 2)(blank, here) != before).any(-1).tolist() == reached
+    torch.testing.assert_close(before[2:], net(torch.cat([x_0[:, :2], blank[:, 2:]], 1), seen=TWO_BLOCKS)[0, 2:])
+    places, reader = torch.tensor([0, 1]), core.blocks.next_block(net, core.attention.KVCache(2), x_0[:, :2], 2)
+    reader(blank[:, 2:], places)
+    torch.testing.assert_close(reader(blank[:, 2:], places), before[2:], rtol=1e-4, atol=1e-5)
 
 
 def writes_the_language(core):
@@ -341,6 +361,23 @@ MUTANTS = {
         "more.zero_()",
     ),
     "a piece sees its own future": (switch, "attention", ".tril(total - new)", ".tril(total)"),
+    # Blocks
+    "a block sees its own answer": (by_blocks, "blocks", "(block < block[:, None])", "(block <= block[:, None])"),
+    "no clean block is seen": (by_blocks, "blocks", "own | (is_clean", "own & (is_clean"),
+    "a clean copy stands elsewhere": (
+        by_blocks,
+        "blocks",
+        ".repeat(2)[: len(seen)]",
+        ".repeat(2)[: len(seen)].flip(0)",
+    ),
+    "a block is never all masked": (by_blocks, "blocks", "(u * n).long() + 1", "(u * (n - 1)).long() + 1"),
+    "blocks weigh alike, whatever is masked": (by_blocks, "blocks", ".sum(-1) / k.clamp(min=1)", ".sum(-1) / n"),
+    "a cached block does not see itself": (
+        by_blocks,
+        "blocks",
+        "seen = block[cache.length :, None] >= block",
+        "seen = block[cache.length :, None] > block",
+    ),
     # Samplers
     "MASK may be drawn": (
         temperature,
