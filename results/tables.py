@@ -54,6 +54,77 @@ def twins(name: str) -> str:
     return "\n".join(rows)
 
 
+LADDER = {  # step: (question, number of results/steps.json that is worth quoting, how to say it)
+    "step0_masking": ("What is noise, for text?", "count", "{mean:.1f} of 256 letters hidden at t = ½; predicted 75.0"),
+    "step1_denoise_mlp": ("Can blanks be filled without context?", None, ""),
+    "step2_transformer": ("What does context buy?", None, ""),
+    "step3_sampling": ("How does a filler of blanks write?", None, ""),
+    "step4_likelihood": ("When is masked cross-entropy a likelihood?", None, ""),
+    "step5_twins": ("What separates diffusion from GPT?", None, ""),
+    "step6_blocks": ("Is there anything in between?", None, ""),
+}
+
+
+def ladder() -> str:
+    """One row a step: its question, a number that it predicts or finds, what three seeds took."""
+    steps = read("steps")["steps"]
+    rows = ["| step | question | a number of it, three seeds | seconds |", "|---|---|---|---:|"]
+    for name, (question, number_of, text) in LADDER.items():
+        found = text.format(**steps[name]["numbers"][number_of]) if number_of else ""
+        link = f"[`{name}`](steps/{name}.py)"
+        rows.append(f"| {link} | {question} | {found} | {steps[name]['seconds']:.0f} |")
+    return "\n".join([*rows, "| step7_schedule_study | Does the schedule matter? | to come | |"])
+
+
+def sampling() -> str:
+    """The frontier: each way of writing at the diversity of real text, and what that costs."""
+    numbers = read("sampling_frontier")
+    at_one = {p["name"]: p for p in numbers["points"] if p["temperature"] == 1}
+    rows = ["| writes | judge, at temperature 1 | judge, as diverse as real text | passes | tokens read |"]
+    rows.append("|---|---:|---:|---:|---:|")
+    for p in numbers["at_the_entropy_of_real_text"]:
+        one = at_one[p["name"]]
+        cost = f"{one['passes']['value']:.0f} | {one['tokens_read']['value']:,.0f}"
+        rows.append(f"| {p['name']} | {judged(one)} | {judged(p)} | {cost} |")
+    real = numbers["real_text"]
+    rows += [
+        f"| real text, held out | {judged(real)} | {judged(real)} | | |",
+        "",
+        f"{numbers['texts']} continuations of {numbers['length'] - numbers['prompt']} characters each; nats per "
+        "character of what was written under a GPT of another seed, ± one standard error: near real text is good, not "
+        "low. Third column: at the temperature at which the texts are as diverse as real ones, by the entropy of "
+        f"4-grams, read off between two measured temperatures. Numbers: `results/sampling_frontier.json`, made by "
+        f"`{numbers['made_by']['command']}`.",
+    ]
+    return "\n".join(rows)
+
+
+def judged(point: dict) -> str:
+    return f"{point['judge_nats']['value']:.2f} ± {point['judge_nats']['stderr']:.2f}"
+
+
+def speed() -> str:
+    """Characters a second, ours beside the straightforward loop."""
+    numbers = read("sampling_speed")
+    rows = ["| writes | texts at once | the loop, characters/s | ours, float32 | bfloat16 | compiled |"]
+    rows.append("|---|---:|---:|---:|---:|---:|")
+    of = {(r["writer"], r["batch"], r["way"]): r for r in numbers["rows"]}
+    for writer, batch in dict.fromkeys(key[:2] for key in of):
+        ways = ["ours", "ours, bfloat16", "ours, fastest, compiled"]
+        cells = [f"× {of[writer, batch, w]['ratio']:.1f}" if (writer, batch, w) in of else "" for w in ways]
+        rows.append(
+            f"| {writer} | {batch} | {of[writer, batch, 'loop']['chars_per_second']:,.0f} | {' | '.join(cells)} |"
+        )
+    made = numbers["made_by"]
+    rows += [
+        "",
+        f"Texts of {numbers['length']} characters, the shipped weights, top-k {numbers['top_k']}, "
+        f"{made['threads']} CPU threads; medians of {numbers['turns']} turns, one contestant after the other. Numbers: "
+        f"`results/sampling_speed.json`, made by `{made['command']}`.",
+    ]
+    return "\n".join(rows)
+
+
 def race() -> str:
     """Both models writing a short text, frame by frame."""
     lines = ["```"]
@@ -72,8 +143,8 @@ def origin(name: str) -> tuple[list[str], list[str]]:
         f"# {name}",
         "",
         f"A character-level {LABEL[config['kind']]} language model, trained on Tiny Shakespeare for the lessons of "
-        f"this repository: {net['n_layer']} layers, {net['n_head']} heads, width {net['d_model']}, window {net['seq_len']}, "
-        f"{summary['parameters']:,} parameters, stored in bfloat16.",
+        f"this repository: {net['n_layer']} layers, {net['n_head']} heads, width {net['d_model']}, "
+        f"window {net['seq_len']}, {summary['parameters']:,} parameters, stored in bfloat16.",
         "",
         f"* Made with `{made['command']}` at commit `{made['commit']}`, torch {made['torch']}, "
         f"{made['threads']} CPU threads, seed {how['seed']}.",
@@ -127,6 +198,8 @@ def pages() -> dict[Path, str]:
     text = filled(text, "race", race())
     for name in ("demo", "twins"):
         text = filled(text, name, twins(name))
+    for table in (ladder, sampling, speed):
+        text = filled(text, table.__name__, table())
     made = {readme: text, ROOT / "weights/shakespeare-judge/README.md": judge()}
     return made | {ROOT / f"weights/shakespeare-{kind}/README.md": card(kind) for kind in LABEL}
 
