@@ -26,7 +26,7 @@ WIDTH = 100  # columns of the transcripts
 
 @dataclass(frozen=True)
 class Config:
-    steps: Annotated[tuple[int, ...], tyro.conf.Positional] = ()  # which; none: all
+    which: Annotated[tuple[int, ...], tyro.conf.Positional] = ()  # numbers of steps; none: all
     seeds: tuple[int, ...] = (0, 1, 2)  # the first one's output and figure are kept
 
 
@@ -57,7 +57,7 @@ def main(cfg: Config) -> None:
     console = Console(stderr=True)
     known = read_json(EXPECTED)["steps"] if EXPECTED.exists() else {}
     for path in sorted((ROOT / "steps").glob("step*.py")):
-        if cfg.steps and int(path.stem[4]) not in cfg.steps:
+        if cfg.which and int(path.stem[4]) not in cfg.which:
             continue
         runs, transcript = [], ""
         with tempfile.TemporaryDirectory() as out:
