@@ -94,11 +94,14 @@ def exact(numbers: dict, folder: Path) -> None:
                 if points:
                     ax.errorbar(x, y, error, color=colour, marker=marker, ls=line, lw=1.5, ms=6, label=name)
                 if value == "nats_lost" and points and "predicted" in points[0]:
-                    ax.plot(x, [p["predicted"] for p in points], color="black", ls="--", lw=1, zorder=9)
+                    right = [(p[passes], p["predicted"]) for p in points if p["predicted"] > 0]
+                    ax.plot(*zip(*right, strict=True), color="black", ls="--", lw=1, zorder=9)
             ax.set_xscale("log", base=2)
             ax.set_xticks([1, 2, 4, 8, 16, 32, 64], [1, 2, 4, 8, 16, 32, 64])
             ax.set(xlabel=f"forward passes for {numbers['length'] - 1} characters", ylabel=label, title=title)
-            ax.axhline(0, color="black", lw=0.8)
+            if value == "nats_lost":
+                ax.set(yscale="log", ylim=(0.005, 4))
+                ax.yaxis.set_major_formatter("{x:g}")
             ax.legend(title="- - right Riemann sum" if value == "nats_lost" else None, title_fontsize=9)
 
 

@@ -218,8 +218,8 @@ def draw(ax, found, costs, others):
         if name in others:
             ax.axhline(others[name], linestyle=line, color=COLOURS[colour], linewidth=1.5)
             ax.annotate(name, (1.4, others[name]), (0, up), textcoords="offset points", color=COLOURS[colour])
-    ax.set_xticks(range(4), [f"{n}\n{costs[n][0]} passes\n{costs[n][1]:,} read" for n in LENGTHS])
-    ax.set(ylim=(0, None), ylabel="nats per character", xlabel=f"block length; passes and tokens read to write {L}")
+    ax.set_xticks(range(4), [f"{n}\n{costs[n][0]} passes,\n{costs[n][1]:,} read for {L}" for n in LENGTHS])
+    ax.set(ylim=(0, None), ylabel="nats per character", xlabel="block length", title="From GPT to diffusion")
 
 
 def main(cfg: Config) -> None:
