@@ -9,7 +9,7 @@ Written out here      nats_per_char, cost, left_to_right with and without a cach
 Taken from earlier    Transformer (step 2), confidence and first_hitting (step 3), estimate_nelbo (step 4)
 Not the lesson        training: diffusion.py and gpt.py do it, called from here
 
-Run        python steps/step5_twins.py       three minutes on two cores; --data shakespeare: the shipped twins, no training
+Run        python steps/step5_twins.py       three minutes on two cores; --data shakespeare: as shipped, no training
 Expect     parameters, tokens seen and tokens read are predicted by arithmetic, and must be met exactly. The card at
            the end shows what three seeds measured (results/steps.json).
 Look at    three costs that disagree: passes, tokens read, seconds. Whoever picks one picks the winner.
