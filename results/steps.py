@@ -5,6 +5,7 @@ python results/steps.py 3 4         these two; the others stay as they are
 """
 
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -39,7 +40,8 @@ def run(path: Path, seed: int, out: Path | None) -> tuple[dict, str]:
     if done.returncode:
         raise UserError(f"{path.name} --seed {seed} ended with {done.returncode}: {done.stderr.strip()[-300:]}")
     folder = out or ROOT / "runs" / "steps"
-    return read_json(folder / f"{path.stem}-playlets-{seed}.json"), done.stdout
+    printed = re.sub(r"\n(\s*\n){2,}", "\n\n", done.stdout)  # where progress bars were
+    return read_json(folder / f"{path.stem}-playlets-{seed}.json"), printed
 
 
 def summary(runs: list[dict], seeds: tuple[int, ...]) -> dict:

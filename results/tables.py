@@ -54,26 +54,34 @@ def twins(name: str) -> str:
     return "\n".join(rows)
 
 
-LADDER = {  # step: (question, number of results/steps.json that is worth quoting, how to say it)
-    "step0_masking": ("What is noise, for text?", "count", "{mean:.1f} of 256 letters hidden at t = ½; predicted 75.0"),
-    "step1_denoise_mlp": ("Can blanks be filled without context?", None, ""),
-    "step2_transformer": ("What does context buy?", None, ""),
-    "step3_sampling": ("How does a filler of blanks write?", None, ""),
-    "step4_likelihood": ("When is masked cross-entropy a likelihood?", None, ""),
-    "step5_twins": ("What separates diffusion from GPT?", None, ""),
-    "step6_blocks": ("Is there anything in between?", None, ""),
+LADDER = {  # step: its question, and how to say some of its numbers in results/steps.json
+    "step0_masking": ("What is noise, for text?", "{count} of 256 letters hidden at t = ½; predicted 75.0"),
+    "step1_denoise_mlp": ("Can blanks be filled without context?", "{last} nats; unigram entropy {entropy}"),
+    "step2_transformer": ("What does context buy?", "≤ {area} nats, the area under the curve; without context {flat}"),
+    "step3_sampling": ("How does a filler of blanks write?", "{passes_1000} passes in 1,000 steps; predicted 200.77"),
+    "step4_likelihood": ("When is masked cross-entropy a likelihood?", "{clipped_cosine} where ln 2 is true: no bound"),
+    "step5_twins": ("What separates diffusion from GPT?", "diffusion ≤ {apart} nats above the GPT"),
+    "step6_blocks": ("Is there anything in between?", "{block_1}, ≤ {block_4}, ≤ {block_16}, ≤ {block_64} nats"),
 }
 
 
 def ladder() -> str:
-    """One row a step: its question, a number that it predicts or finds, what three seeds took."""
+    """One row a step: its question, numbers that it predicts or finds, what it took."""
     steps = read("steps")["steps"]
-    rows = ["| step | question | a number of it, three seeds | seconds |", "|---|---|---|---:|"]
-    for name, (question, number_of, text) in LADDER.items():
-        found = text.format(**steps[name]["numbers"][number_of]) if number_of else ""
-        link = f"[`{name}`](steps/{name}.py)"
-        rows.append(f"| {link} | {question} | {found} | {steps[name]['seconds']:.0f} |")
-    return "\n".join([*rows, "| step7_schedule_study | Does the schedule matter? | to come | |"])
+    rows = ["| step | question | measured with three seeds | seconds |", "|---|---|---|---:|"]
+    for name, (question, text) in LADDER.items():
+        numbers = {key: f"{n['mean']:.4g} ± {n['sd']:.2g}" for key, n in steps[name]["numbers"].items()}
+        took = f"{steps[name]['seconds']:.0f}"
+        rows.append(f"| [`{name}`](steps/{name}.py) | {question} | {text.format(**numbers)} | {took} |")
+    threads = steps["step0_masking"]["made_by"]["threads"]
+    rows += [
+        "| step7_schedule_study | Does the schedule matter? | to come | |",
+        "",
+        f"± is one standard deviation over seeds {', '.join(map(str, steps['step0_masking']['seeds']))}; seconds on "
+        f"{threads} CPU thread{'s' * (threads > 1)}, the other core busy. Numbers: `results/steps.json`, made by "
+        "`python results/steps.py`.",
+    ]
+    return "\n".join(rows)
 
 
 def sampling() -> str:
