@@ -1,12 +1,15 @@
 """What several test files share: randomness that repeats, exact languages, a network that was never trained."""
 
 import importlib.util
+import os
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import settings
 
+from microdlm.corpus import DATA
 from microdlm.oracle import MarkovDenoiser
 from microdlm.runs import ROOT
 from microdlm.transformer import Transformer, TransformerConfig
@@ -67,3 +70,12 @@ def step():
         return module
 
     return load
+
+
+@pytest.fixture(scope="session")
+def shakespeare() -> str:
+    """The name of that corpus, for tests that need its text; they are skipped where it would have to be downloaded."""
+    places = [Path(os.environ["MICRODLM_DATA"])] if "MICRODLM_DATA" in os.environ else []
+    if not any((place / "shakespeare.txt").exists() for place in (*places, DATA)):
+        pytest.skip("no Tiny Shakespeare here: python diffusion.py --train --data shakespeare fetches it into data/")
+    return "shakespeare"

@@ -185,7 +185,7 @@ def test_curves_meet_where_a_straight_line_says(frontier):
 
 
 @pytest.fixture(scope="module")
-def bench(frontier):
+def bench(frontier, shakespeare):
     return frontier.Bench(frontier.Config(texts=3, length=40, prompt=5, batch=2, judge="shakespeare-gpt"))
 
 
@@ -230,7 +230,9 @@ def test_every_way_of_the_plan_writes_whole_texts_after_the_prompt(bench, fronti
     assert len({tuple(page.flatten().tolist()) for page in pages}) == len(frontier.PLAN)
 
 
-def test_small_from_end_to_end_and_again_from_what_was_kept(frontier, drawing, tmp_path, monkeypatch, capsys):
+def test_small_from_end_to_end_and_again_from_what_was_kept(
+    frontier, drawing, shakespeare, tmp_path, monkeypatch, capsys
+):
     few = ("ancestral", "ancestral", {}, "num_steps", {4: (0.5, 1)})
     monkeypatch.setattr(frontier, "PLAN", [few, frontier.PLAN[-1]])
     cfg = frontier.Config(smoke=True, judge="shakespeare-gpt", out=tmp_path, points=tmp_path / "runs" / "points.json")
@@ -270,6 +272,6 @@ def test_small_from_end_to_end_and_again_from_what_was_kept(frontier, drawing, t
         ({"texts": 5000}, "texts"),
     ],
 )
-def test_what_cannot_be_measured_is_said_in_a_line(frontier, wrong, says):
+def test_what_cannot_be_measured_is_said_in_a_line(frontier, shakespeare, wrong, says):
     with pytest.raises(UserError, match=says):
         frontier.main(frontier.Config(**{"judge": "shakespeare-gpt"} | wrong))
