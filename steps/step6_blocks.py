@@ -187,11 +187,9 @@ def watch(lesson, model, tok, end_id, how, n=4):
 def judge(lesson, found, truth):
     """Where the scores lie. Differences are taken text by text, which is far less noisy than between means."""
     rise, gap = (Estimate.of(found[n].per_sequence - found[m].per_sequence) for n, m in ((L, 1), (1, GPT)))
-    found_gap = f"{gap.mean:+.3f} ± {gap.stderr:.3f}"
+    off = f"{gap.mean:+.3f} ± {gap.stderr:.3f}"
     lesson.claim(f"length {L} scores above length 1", rise.mean > 4 * rise.stderr, f"by {rise.mean:.3f}", trained=True)
-    lesson.claim(
-        "length 1: a tenth off GPT at most", abs(gap.mean) < rise.mean / 10, found_gap, "peek leak", trained=True
-    )
+    lesson.claim("length 1: a tenth off GPT at most", abs(gap.mean) < rise.mean / 10, off, "peek leak", trained=True)
     if truth is not None:
         low = min((Estimate.of(found[n].per_sequence - truth) for n in LENGTHS), key=lambda e: e.mean / e.stderr)
         lesson.claim("none is below the exact value", low.mean > -4 * low.stderr, f"{low.mean:+.3f}", "peek leak", True)
