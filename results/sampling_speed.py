@@ -29,7 +29,7 @@ TEMPERATURE, TOP_K = 0.8, 20
 
 @dataclass(frozen=True)
 class Config:
-    turns: int = 5  # how often each is timed, one after the other; the median counts
+    turns: int = 3  # how often each is timed, one after the other; the median counts
     length: int = 256  # characters of each text; the first is given
     seed: int = 0
     compile: bool = True  # also with torch.compile, which takes a minute to start
