@@ -8,7 +8,7 @@ Written out here      block_attention, mask_blocks, block_nelbo, next_block     
 Taken from earlier    mask_count (step 0), Transformer (2), samplers (3), the count form (4), KV cache (5)
 Not the lesson        the training loop (1); laying out the page and looping over blocks (one_pass, write_blocks)
 
-Run        python steps/step6_blocks.py                        three minutes on two cores; with --smoke, seconds
+Run        python steps/step6_blocks.py                        two minutes on two cores; with --smoke, seconds
            python steps/step6_blocks.py --data shakespeare     or the path of any text file
 Expect     both ends exactly; passes and tokens read, computed and then counted; in between a score that rises with
            the block length: the card at the end shows what three seeds measured (results/steps.json)
