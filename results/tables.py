@@ -70,7 +70,7 @@ def ladder() -> str:
     steps = read("steps")["steps"]
     rows = ["| step | question | measured with three seeds | seconds |", "|---|---|---|---:|"]
     for name, (question, text) in LADDER.items():
-        numbers = {key: f"{n['mean']:.4g} ± {n['sd']:.2g}" for key, n in steps[name]["numbers"].items()}
+        numbers = {key: spread(n) for key, n in steps[name]["numbers"].items()}
         took = f"{steps[name]['seconds']:.0f}"
         rows.append(f"| [`{name}`](steps/{name}.py) | {question} | {text.format(**numbers)} | {took} |")
     threads = steps["step0_masking"]["made_by"]["threads"]
@@ -82,6 +82,11 @@ def ladder() -> str:
         "`python results/steps.py`.",
     ]
     return "\n".join(rows)
+
+
+def spread(n: dict) -> str:
+    """What is computed and not measured is the same with every seed."""
+    return f"{n['mean']:.4g}" + (f" ± {n['sd']:.1g}" if n["sd"] > 1e-6 else "")
 
 
 def sampling() -> str:
