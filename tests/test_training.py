@@ -332,10 +332,14 @@ def test_ctrl_c_in_the_last_step_lets_the_run_end(tmp_path):
 
 
 def test_the_second_ctrl_c_is_meant(tmp_path):
-    with pytest.raises(KeyboardInterrupt):
-        for _ in train(**begin(tmp_path / "run")):
-            signal.raise_signal(signal.SIGINT)
-            signal.raise_signal(signal.SIGINT)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job inherits "ignore"
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            for _ in train(**begin(tmp_path / "run")):
+                signal.raise_signal(signal.SIGINT)
+                signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_the_loop_also_runs_outside_the_main_thread(tmp_path):
