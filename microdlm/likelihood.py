@@ -7,9 +7,10 @@ the same tokens.
 
 import math
 from dataclasses import dataclass
+from itertools import product
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
 from microdlm.masking import mask_count, mask_tokens, stratified, to_count
@@ -149,6 +150,20 @@ def cross_entropy_curve(
     counts = torch.arange(1, x_0.size(1) - given + 1) if counts is None else counts
     points = [cross_entropy_at(denoiser, x_0, mask_id, int(k), samples, rng, given) for k in counts]
     return Curve(counts, torch.tensor([p.mean for p in points]), torch.tensor([p.stderr for p in points]))
+
+
+def exact_curve(language, L: int) -> Float64[Tensor, "L"]:
+    """c_1 .. c_L of an exact denoiser, over all its texts of L tokens and all masks: for tiny languages.
+
+    What a masked token costs on average, given what is visible, is the entropy of its exact posterior.
+    """
+    x_0 = torch.tensor(list(product(range(language.mask_id), repeat=L)))
+    p, total = (-L * language.nll(x_0)).exp(), torch.zeros(L, dtype=torch.float64)
+    for hidden in product([False, True], repeat=L):
+        if k := sum(hidden):
+            entropy = torch.special.entr(language(x_0.masked_fill(torch.tensor(hidden), language.mask_id)).exp())
+            total[k - 1] += p @ entropy.sum((1, 2)) / math.comb(L, k)
+    return total / torch.arange(1, L + 1)
 
 
 @torch.no_grad()

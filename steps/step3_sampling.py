@@ -33,6 +33,7 @@ from microdlm.corpus import load_corpus
 from microdlm.drawing import draw
 from microdlm.figures import figure
 from microdlm.lesson import Config, Lesson
+from microdlm.likelihood import exact_curve
 from microdlm.masking import uniform
 from microdlm.objectives import masked_nll, without_mask
 from microdlm.oracle import MarkovDenoiser
@@ -103,15 +104,6 @@ def two_letters(again):
     return MarkovDenoiser(torch.tensor([0.5, 0.5]), torch.tensor([[again, 1 - again], [1 - again, again]]))
 
 
-def exact_curve(language):
-    """c_k, k = 1..L: the mean cross-entropy of a masked token when k are masked, over every text and every mask."""
-    masks = EVERY[1:].bool()
-    x_0, is_masked = EVERY.repeat_interleave(len(masks), 0), masks.repeat(len(EVERY), 1)
-    nll = masked_nll(language, x_0, x_0.masked_fill(is_masked, language.mask_id), is_masked, language.mask_id)
-    cost = (-L * language.nll(EVERY)).exp() @ (nll.sum(1) / is_masked.sum(1)).view(len(EVERY), -1)
-    return torch.stack([cost[masks.sum(1) == k].mean() for k in range(1, L + 1)])
-
-
 def price(language, x_0, counts, rng):
     """(B,) -log p, in nats per token, that a sampler writes exactly x_0 when it opens counts[0] random blanks in the
     first pass, counts[1] in the second: the sampler itself, but for tokens that are given instead of drawn."""
@@ -150,7 +142,7 @@ def count_passes(lesson, rng, runs):
 def cost_of_haste(lesson, rng, n, how):
     """Two languages, written in fewer and fewer passes. Returns rows (passes, nats predicted, measured, stderr)."""
     ab, sticky, plans = two_letters(0.0), two_letters(0.9), [step_counts("linear", passes, L) for passes in PASSES]
-    curve, right = exact_curve(sticky), [2.0 ** (1 - plan[0]) for plan in plans]  # one letter tells all of ABAB..
+    curve, right = exact_curve(sticky, L), [2.0 ** (1 - plan[0]) for plan in plans]  # one letter tells all of ABAB..
     nats = [parallel_bound(curve, plan) - curve.mean().item() for plan in plans]
     lesson.predict("ABAB.. right, 1 2 3 4 8 at once", " ".join(f"{p:.3g}" for p in right))
     lesson.predict("nats lost per token, in 8 4 3 2 1 passes", " ".join(f"{c:.3f}" for c in nats))
@@ -176,7 +168,7 @@ def is_it_the_language(lesson, rng, n, how):
     sticky, blank = two_letters(0.9), torch.full((n, L), 2)
     *_, lot = confidence(sticky, blank, 2, L, rng=rng, **how)
     *_, sure = confidence(sticky, blank, 2, L, rng=rng)
-    p, ease = chi_square(lot, sticky), exact_curve(sticky).mean() - sticky.nll(sure)
+    p, ease = chi_square(lot, sticky), exact_curve(sticky, L).mean() - sticky.nll(sure)
     lesson.claim("one at a time by lot: the language itself", p > 1e-4, f"chi-square p = {p:.2g}", "greedy")
     lesson.number("ease", ease.mean().item(), "nats per token too easy: surest-first text")
     lesson.claim("surest first: too easy", bool(ease.mean() > 4 * ease.std() / n**0.5), f"{ease.mean():.3f} nats")

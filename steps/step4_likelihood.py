@@ -6,7 +6,7 @@ Answer.    If the sum over masked tokens is divided by L and multiplied by w(t) 
 
 Written out here      weight, denoise_log_probs, nelbo, count_nelbo, left_to_right_nll       (compare microdlm/)
 Taken from earlier    SCHEDULES and mask_tokens (step 0), the training loop (step 1), Transformer (step 2)
-Not the lesson        corpus, the exact denoisers (microdlm/oracle.py)
+Not the lesson        corpus, the exact denoisers (microdlm/oracle.py) and their curve (step 2, exact_curve)
 
 Run        python steps/step4_likelihood.py                   a minute on two cores; with --smoke, seconds
            python steps/step4_likelihood.py --data FILE.txt   the network then learns this text
@@ -20,7 +20,6 @@ Still missing   a GPT's exact value on the same text, and what either of them co
 """
 
 import math
-from itertools import product
 
 import torch
 from rich import box
@@ -32,7 +31,7 @@ from microdlm.colours import COLOURS
 from microdlm.corpus import load_corpus
 from microdlm.figures import figure
 from microdlm.lesson import Config, Lesson, fit
-from microdlm.likelihood import Estimate
+from microdlm.likelihood import Estimate, exact_curve
 from microdlm.masking import mask_count, mask_tokens
 from microdlm.oracle import MarkovDenoiser
 from microdlm.playlets import Playlets
@@ -117,22 +116,14 @@ WAYS = {
 }
 
 
-def exact_curve(language, L):
-    """n c_n for n = 0..L: the cross-entropy in nats of n masked tokens together, the mean over all texts and masks."""
-    x_0, curve = torch.tensor(list(product(range(language.mask_id), repeat=L))), torch.zeros(L + 1).double()
-    for hidden in product([False, True], repeat=L):
-        log_p, n = language(x_0.masked_fill(torch.tensor(hidden), language.mask_id)), sum(hidden)
-        entropy = torch.special.entr(log_p.exp()).sum((1, 2))  # a visible token has none
-        curve[n] += (-L * language.nll(x_0)).exp() @ entropy / math.comb(L, n)
-    return curve
-
-
 def predicted(way, s, curve, points=20_000):
-    """What a habit gives with the exact denoiser, by quadrature over t = part^3. Given u, n is binomial."""
-    L, part = len(curve) - 1, (torch.arange(points).double() + 0.5)[:, None] / points
+    """What a habit gives with the exact denoiser, by quadrature over t = part^3. Given u, n is binomial, and n masked
+    tokens cost n c_n nats together; `curve` is c_1 .. c_L."""
+    L, part = len(curve), (torch.arange(points).double() + 0.5)[:, None] / points
     u, n = 1 - s.alpha(part**3), torch.arange(L + 1)
+    nll = n * torch.cat([torch.zeros(1), curve])
     chance = torch.tensor([math.comb(L, k) for k in n]) * u**n * (1 - u) ** (L - n) * part**2
-    top, bottom = WAYS[way](curve, n, s.weight(part**3), L)
+    top, bottom = WAYS[way](nll, n, s.weight(part**3), L)
     return ((chance * top).sum() / (chance * bottom).sum()).item()
 
 
@@ -151,7 +142,7 @@ def seven_schedules(lesson, rng, n, ends):
     """One exact denoiser, every habit, every schedule. Returns the entropy and {(habit, schedule): number}."""
     language, L = two_letters(0.9), 8
     x_0, curve = language.sample(n, L, rng), exact_curve(language, L)
-    entropy = (curve[1:] / torch.arange(1, L + 1)).mean().item()
+    entropy = curve.mean().item()
     cases = {(way, s.name): (way, ends(s) if way == "bound" else s) for way in WAYS for s in SCHEDULES.values()}
     expected = {case: entropy if case[0] == "bound" else predicted(*how, curve) for case, how in cases.items()}
     for way in WAYS:
@@ -185,8 +176,8 @@ def seven_schedules(lesson, rng, n, ends):
 
 def stopping_short(lesson, rng, n, ends, L=16):
     """ABAB.. or BABA..: the one secret is out unless all letters are masked, and some schedules never go there."""
-    language, curve, off = two_letters(0.0), torch.zeros(L + 1).double(), []
-    curve[L], x_0 = L * math.log(2), language.sample(n, L, rng)
+    language, curve, off = two_letters(0.0), torch.zeros(L).double(), []
+    curve[-1], x_0 = math.log(2), language.sample(n, L, rng)
     for s in (SCHEDULES[name] for name in ("loglinear", "clipped_cosine", "sigmoid")):
         alone = L * predicted("bound", s, curve)  # u(1)^L - u(0)^L of a secret
         lesson.predict(f"{s.name}, u from {s.ends[0]:.3f} to {s.ends[1]:.3f}", f"{alone:.4f} nats (ln 2 = 0.6931)")

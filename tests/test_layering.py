@@ -20,7 +20,7 @@ ORDER = [
     *("state", "training", "pretrained", "terminal", "comparison", "lesson"),  # what people use
 ]
 LONGER = {}  # modules over 200 lines: name -> (lines allowed, the reason)
-CORE = 3750  # lines in all; 2,400 was planned without tokenizers, comparison, a terminal, nine ways to write, lessons
+CORE = 3760  # lines in all; 2,400 was planned without tokenizers, comparison, a terminal, nine ways to write, lessons
 SCRIPTS = [*ROOT.glob("*.py"), *ROOT.glob("results/*.py"), *ROOT.glob("weights/*.py"), *ROOT.glob("steps/*.py")]
 
 

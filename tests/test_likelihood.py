@@ -14,7 +14,7 @@ import pytest
 import torch
 from scipy.integrate import quad
 
-from microdlm.likelihood import Estimate, cross_entropy_curve, estimate_nelbo, left_to_right_nll
+from microdlm.likelihood import Estimate, cross_entropy_curve, estimate_nelbo, exact_curve, left_to_right_nll
 from microdlm.masking import mask_tokens
 from microdlm.objectives import denoise_log_probs, masked_nll, nelbo
 from microdlm.schedules import SCHEDULES
@@ -249,3 +249,17 @@ def test_the_area_under_the_cross_entropy_curve_is_the_nll(chain, L=8):
         x_t, is_masked = mask_tokens(x_0, torch.full((3000,), 1 - u), chain.mask_id, seeded(int(1000 * u)))
         area += share * masked_nll(chain, x_0, x_t, is_masked, chain.mask_id).sum(1) / (L * u)
     assert_unbiased(area, chain.nll(x_0))
+
+
+@pytest.mark.parametrize("L", [1, 4])
+def test_the_exact_curve_is_the_mean_over_all_texts_and_masks(chain, skewed, ab, L):
+    """Summed over texts in two ways: by the entropy of the posterior, and by what the true token costs. Its mean is the
+    entropy of a text, its last point that of a token alone."""
+    for language in (chain, skewed, ab):
+        x_0 = torch.tensor(list(itertools.product(range(language.mask_id), repeat=L)))
+        possible = x_0[language.nll(x_0).isfinite()]
+        p = (-L * language.nll(possible)).exp()
+        curve = exact_curve(language, L)
+        torch.testing.assert_close(curve, p @ enumerated_curve(language, possible).double(), rtol=1e-5, atol=1e-7)
+        assert curve.mean().item() == pytest.approx((p @ language.nll(possible)).item(), abs=1e-9)
+        assert (curve.diff() >= -1e-9).all()  # more that is visible never hurts

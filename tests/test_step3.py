@@ -12,7 +12,6 @@ from scipy.stats import chisquare
 
 from microdlm import cost, pacing, planned, surest
 from microdlm.lesson import Config
-from microdlm.likelihood import cross_entropy_curve
 
 
 @pytest.fixture(scope="module")
@@ -94,16 +93,6 @@ def test_the_closed_form_of_passes_is_the_core_s(s3):
         expected = T * (1 - (1 - 1 / T) ** s3.BLANKS)
         assert expected == pytest.approx(pacing.expected_passes("linear", T, s3.BLANKS))
         assert round(expected, 2) == rounded
-
-
-def test_the_exact_curve_is_what_the_core_measures(s3):
-    """By enumeration and by drawing masks (4 standard errors); its mean is the entropy of a text."""
-    language = s3.two_letters(0.9)
-    curve = s3.exact_curve(language)
-    measured = cross_entropy_curve(language, language.sample(2000, s3.L, seeded()), 2, samples=4, rng=seeded(1))
-    assert ((curve - measured.mean).abs() < 4 * measured.stderr + 1e-6).all()
-    entropy = (math.log(2) - (s3.L - 1) * (0.9 * math.log(0.9) + 0.1 * math.log(0.1))) / s3.L
-    assert curve.mean().item() == pytest.approx(entropy, rel=1e-6)
 
 
 def test_the_price_of_one_pass_is_the_product_of_marginals(s3):
