@@ -131,7 +131,7 @@ def load(name: str | Path, device: str = "cpu", precision: str = "float32", comp
     """Load shipped weights by name, or any folder with config.json and model.safetensors.
 
     To write faster: precision "bfloat16", or "auto" for it where the hardware multiplies it fast, and `compile`
-    (torch.compile: half a minute at the first texts). Score in float32, in which every number here was measured.
+    (torch.compile: half a minute at the first texts). Score in float32, in which every likelihood here was measured.
     UserError, in one line: no such name or folder, a missing or truncated file, weights of another model.
     """
     folder = find(name)
