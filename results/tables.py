@@ -134,9 +134,9 @@ def speed() -> str:
     rows += [
         "",
         f"Texts of {numbers['length']} characters, the shipped weights, top-k {numbers['top_k']}, "
-        f"{made['threads']} CPU threads; medians of {numbers['turns']} turns, one contestant after the other. At most: if a pass of "
-        "a sampler that opens something in each were nothing but its matrix products, at the speed of a large one. "
-        "Numbers: "
+        f"{made['threads']} CPU threads; medians of {numbers['turns']} turns, one contestant after the other. At most: "
+        "if each pass of a sampler that always opens something were nothing but its matrix products, at the speed of a "
+        "large one. Numbers: "
         f"`results/sampling_speed.json`, made by `{made['command']}`.",
     ]
     return "\n".join(rows)
