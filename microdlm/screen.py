@@ -110,7 +110,7 @@ class Stage:
         over = all(m.done for m in moments)
         below = verdict(self.recording) if over else [legend(self.heat)]
         keys = [Text(self.keys, style="dim", no_wrap=True, overflow="ellipsis")] if self.keys else []
-        side_by_side = len(lanes) == 2 and width >= 56
+        side_by_side = [lane.kind for lane in lanes] in (["diffusion", "gpt"], ["gpt", "diffusion"]) and width >= 56
         each = width // 2 if side_by_side else width
         text = max(len(lines(m, each - 4, self.heat)[0]) for m in moments)
         if self.height is not None:  # what is left for the text, when all else has its lines
