@@ -58,9 +58,9 @@ export function beyondEnds(curve, schedule) {
 }
 
 /**
- * The usual "validation loss": the mean cross-entropy over all masked characters of many texts, t uniform and no weight.
- * That is the integral of u m(u) over the integral of u, both over t, by the midpoint rule. No bound, and no two
- * schedules agree on it.
+ * The usual "validation loss": the mean cross-entropy over all masked characters of many texts, t uniform and no
+ * weight. That is the integral of u m(u) over the integral of u, both over t, by the midpoint rule. No bound, and no
+ * two schedules agree on it.
  */
 export function withoutWeight(curve, schedule, points = 500) {
   let [nats, share] = [0, 0];

@@ -11,14 +11,15 @@ const words = (d) => ({
   title: "From GPT to diffusion",
   question: "A GPT writes from left to right, a diffusion model anywhere. Is there anything in between?",
   story: [
-    "Blocks from left to right, and inside a block any order. In blocks of one token this is the GPT’s chain rule; one " +
-      "block as long as the page is plain diffusion.",
-    "A token sees its own block and the blocks before it. The block in work is read again in every pass, which writes " +
-      "two of its tokens; a finished block is read once more, and remembered.",
+    "Blocks from left to right, and inside a block any order. In blocks of one token this is the GPT’s chain rule; " +
+      "one block as long as the page is plain diffusion.",
+    "A token sees its own block and the blocks before it. The block in work is read again in every pass, which " +
+      "writes two of its tokens; a finished block is read once more, and remembered.",
   ],
   answer: [
-    "Yes, everything. An exact denoiser scores the same at every length: blocks cost no likelihood by themselves. What " +
-      "grows with the block is how much there is to learn. After equally many steps of training, a small network reaches ",
+    "Yes, everything. An exact denoiser scores the same at every length: blocks cost no likelihood by themselves. " +
+      "What grows with the block is how much there is to learn. After equally many steps of training, a small " +
+      "network reaches ",
     LENGTHS.map((n) => `${n > 1 ? "≤ " : ""}${d.lengths[n].mean.toFixed(2)}`).join(", "),
     ` nats per character at lengths ${LENGTHS.join(", ")}, where a GPT reaches ${d.gpt.mean.toFixed(2)} and the exact ` +
       `value is ${d.exact.mean.toFixed(2)}. Tokens read grow too; passes fall no further than the tokens opened at once allow.`,
@@ -64,7 +65,13 @@ function scores(width, d, n) {
     label: "Nats per character by block length, measured with three seeds.",
   });
   const level = (nats, look, name) => [
-    s("path", { class: `line thin ${look}`, d: path([[X(-0.3), Y(nats)], [X(3.3), Y(nats)]]) }),
+    s("path", {
+      class: `line thin ${look}`,
+      d: path([
+        [X(-0.3), Y(nats)],
+        [X(3.3), Y(nats)],
+      ]),
+    }),
     s("text", { class: `note ${look.split(" ")[0]}`, x: X(3.3) + 6, y: Y(nats) + 4 }, name),
   ];
   put(
@@ -81,14 +88,19 @@ function scores(width, d, n) {
 
 function mark(x, Y, { mean, sd }, length, chosen) {
   const look = length === 1 ? "gpt" : "diffusion";
-  const shape = length === 1
-    ? s("rect", { class: `point ${look}`, x: x - 5, y: Y(mean) - 5, width: 10, height: 10 })
-    : s("circle", { class: `point ${look}`, cx: x, cy: Y(mean), r: 5.5 });
+  const shape =
+    length === 1
+      ? s("rect", { class: `point ${look}`, x: x - 5, y: Y(mean) - 5, width: 10, height: 10 })
+      : s("circle", { class: `point ${look}`, cx: x, cy: Y(mean), r: 5.5 });
   return [
     s("line", { class: `line ${look}`, x1: x, x2: x, y1: Y(mean - sd), y2: Y(mean + sd) }),
     chosen && s("circle", { class: "ring strong", cx: x, cy: Y(mean), r: 11 }),
     shape,
-    s("text", { class: `note ${look}`, x, y: Y(mean) - 17, "text-anchor": "middle" }, `${length > 1 ? "≤ " : ""}${mean.toFixed(2)}`),
+    s(
+      "text",
+      { class: `note ${look}`, x, y: Y(mean) - 17, "text-anchor": "middle" },
+      `${length > 1 ? "≤ " : ""}${mean.toFixed(2)}`,
+    ),
   ];
 }
 
@@ -96,12 +108,21 @@ function numbers(d) {
   const rows = LENGTHS.map((n) => {
     const { passes, read } = blockCost(L, n);
     const { mean, sd } = d.lengths[n];
-    return [`${n}`, `${n > 1 ? "≤ " : ""}${mean.toFixed(3)} ± ${sd.toFixed(3)}`, passes, count(read), count(pairsSeen(L, n))];
+    return [
+      `${n}`,
+      `${n > 1 ? "≤ " : ""}${mean.toFixed(3)} ± ${sd.toFixed(3)}`,
+      passes,
+      count(read),
+      count(pairsSeen(L, n)),
+    ];
   });
   rows.push(["a GPT", `${d.gpt.mean.toFixed(3)} ± ${d.gpt.sd.toFixed(3)}`, "", "", ""]);
   rows.push(["exact", d.exact.mean.toFixed(3), "", "", ""], ["letters alone", d.letters.mean.toFixed(3), "", "", ""]);
-  return [["block length", "nats per character", "passes", "tokens read", "pairs that see each other"], rows,
-    `Texts of ${L} tokens; ± is one standard deviation over three seeds`];
+  return [
+    ["block length", "nats per character", "passes", "tokens read", "pairs that see each other"],
+    rows,
+    `Texts of ${L} tokens; ± is one standard deviation over three seeds`,
+  ];
 }
 
 export async function mount(root) {
@@ -125,15 +146,24 @@ export async function mount(root) {
     ]);
     redraw.forEach((again) => again());
     table(...numbers(d));
-    say(`Blocks of ${now.n}: ${passes} passes read ${count(read)} tokens for ${L}; measured ${score.mean.toFixed(2)} nats per ` +
-      `character. After pass ${now.pass}, ${at.written} are written.`);
+    say(
+      `Blocks of ${now.n}: ${passes} passes read ${count(read)} tokens for ${L}; measured ${score.mean.toFixed(2)} nats per ` +
+        `character. After pass ${now.pass}, ${at.written} are written.`,
+    );
   }
   const film = slider({
-    label: "pass", min: 0, max: blockCost(L, now.n).passes, value: now.pass, told: (p) => `${p}`,
+    label: "pass",
+    min: 0,
+    max: blockCost(L, now.n).passes,
+    value: now.pass,
+    told: (p) => `${p}`,
     changed: (pass) => ((now.pass = pass), update()),
   });
   const knob = slider({
-    label: "block length", min: 0, max: LENGTHS.length - 1, value: LENGTHS.indexOf(now.n),
+    label: "block length",
+    min: 0,
+    max: LENGTHS.length - 1,
+    value: LENGTHS.indexOf(now.n),
     told: (i) => [`${LENGTHS[i]}`, i === 0 ? ", as a GPT" : i === 3 ? ", diffusion" : ""].join(""),
     changed: (i) => {
       const share = now.pass / blockCost(L, now.n).passes;
@@ -149,5 +179,13 @@ export async function mount(root) {
   update();
 }
 
-const legend = () => h("ul", { class: "key" }, [["past", "finished blocks"], ["own", "its own block"], ["nothing", "not seen"]].map(
-  ([kind, name]) => h("li", {}, h("i", { class: kind, "aria-hidden": "true" }), name)));
+const legend = () =>
+  h(
+    "ul",
+    { class: "key" },
+    [
+      ["past", "finished blocks"],
+      ["own", "its own block"],
+      ["nothing", "not seen"],
+    ].map(([kind, name]) => h("li", {}, h("i", { class: kind, "aria-hidden": "true" }), name)),
+  );

@@ -55,7 +55,13 @@ export function frame(root, { title, question, story, answer, step, code }) {
     ),
   );
   root.classList.add("explorable");
-  return { stage, readouts, controls, say: sayer(status), table: (...rows) => numbers.replaceChildren(tabled(...rows)) };
+  return {
+    stage,
+    readouts,
+    controls,
+    say: sayer(status),
+    table: (...rows) => numbers.replaceChildren(tabled(...rows)),
+  };
 }
 
 /** Tells assistive technology what changed, once the hand rests: a slider would otherwise never stop talking. */
@@ -73,15 +79,30 @@ function tabled(head, rows, caption) {
     "table",
     {},
     h("caption", {}, caption),
-    h("thead", {}, h("tr", {}, head.map((name) => h("th", { scope: "col" }, name)))),
-    h("tbody", {}, rows.map((row) => h("tr", {}, cells(row)))),
+    h(
+      "thead",
+      {},
+      h(
+        "tr",
+        {},
+        head.map((name) => h("th", { scope: "col" }, name)),
+      ),
+    ),
+    h(
+      "tbody",
+      {},
+      rows.map((row) => h("tr", {}, cells(row))),
+    ),
   );
 }
 
 /** Numbers under the figure: [[name, value, class of its colour], ..]. */
 export function readOut(list, entries) {
-  list.replaceChildren(...entries.map(([name, value, meaning]) =>
-    h("div", {}, h("dt", {}, name), h("dd", { class: meaning ?? "" }, value))));
+  list.replaceChildren(
+    ...entries.map(([name, value, meaning]) =>
+      h("div", {}, h("dt", {}, name), h("dd", { class: meaning ?? "" }, value)),
+    ),
+  );
 }
 
 let made = 0; // so that every label finds its control
@@ -162,8 +183,10 @@ export const path = (points) => points.map(([x, y], i) => `${i ? "L" : "M"}${x.t
 /** from, .., to in so many equal parts. */
 export const range = (from, to, parts) => Array.from({ length: parts + 1 }, (_, i) => from + ((to - from) * i) / parts);
 
-/** Call frame(share) while a share from 0 to 1 of the seconds has passed, then done(). Who asks for less motion gets ten
- * still pictures. Returns a function that stops it. */
+/**
+ * Call frame(share) while a share from 0 to 1 of the seconds has passed, then done(). Who asks for less motion gets
+ * ten still pictures. Returns a function that stops it.
+ */
 export function play(seconds, frame, done) {
   const start = performance.now();
   let waiting;

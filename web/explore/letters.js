@@ -22,7 +22,7 @@ export function shuffled(n, random) {
   return order;
 }
 
-/** p(letter at place i is A | the visible letters of `text`), exact. A letter is "A", "B" or null where it is masked. */
+/** p(letter at place i is A | the visible letters of `text`), exact. A letter is "A", "B", or null where masked. */
 export function chanceOfA(text, i) {
   const seen = text.findIndex((letter) => letter !== null);
   if (seen < 0) return 0.5;
@@ -30,8 +30,8 @@ export function chanceOfA(text, i) {
 }
 
 /**
- * Write one text of n letters, k at a time, at places drawn by lot. Letters of one pass are drawn without a look at each
- * other. Returns a page a pass, the empty one first: { text, fresh: the places that this pass filled }.
+ * Write one text of n letters, k at a time, at places drawn by lot. Letters of one pass are drawn without a look at
+ * each other. Returns a page a pass, the empty one first: { text, fresh: the places that this pass filled }.
  */
 export function write(n, k, random) {
   const pages = [{ text: Array(n).fill(null), fresh: [] }];

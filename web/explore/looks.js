@@ -14,8 +14,11 @@ export const LOOKS = {
 
 /** A piece of the line, and the name. */
 export const named = (name, more = "") => [
-  s("svg", { width: 26, height: 10, class: "swatch", "aria-hidden": "true" },
-    s("line", { class: `line ${LOOKS[name]}`, x1: 1, x2: 25, y1: 5, y2: 5 })),
+  s(
+    "svg",
+    { width: 26, height: 10, class: "swatch", "aria-hidden": "true" },
+    s("line", { class: `line ${LOOKS[name]}`, x1: 1, x2: 25, y1: 5, y2: 5 }),
+  ),
   h("span", { class: "name" }, name),
   more && h("span", { class: "aside" }, more),
 ];

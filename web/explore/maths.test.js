@@ -102,7 +102,10 @@ test("a text is written once and never overwritten", () => {
 });
 
 test("a shuffle is a permutation, and its numbers repeat with the seed", () => {
-  assert.deepEqual(shuffled(50, randomNumbers(3)).sort((a, b) => a - b), [...Array(50).keys()]);
+  assert.deepEqual(
+    shuffled(50, randomNumbers(3)).sort((a, b) => a - b),
+    [...Array(50).keys()],
+  );
   assert.equal(randomNumbers(7)(), randomNumbers(7)());
   const random = randomNumbers(11);
   near(mean(Array.from({ length: 10000 }, random)), 0.5, 4 / Math.sqrt(12 * 10000));
@@ -111,7 +114,10 @@ test("a shuffle is a permutation, and its numbers repeat with the seed", () => {
 test("k at once cost k - 1 bits a text", () => {
   for (let k = 1; k <= 8; k++) {
     const counts = [k, ...Array(8 - k).fill(1)];
-    near(8 * (parallelBound(lettersCurve(8), counts) - parallelBound(lettersCurve(8), Array(8).fill(1))), (k - 1) * Math.LN2);
+    near(
+      8 * (parallelBound(lettersCurve(8), counts) - parallelBound(lettersCurve(8), Array(8).fill(1))),
+      (k - 1) * Math.LN2,
+    );
   }
 });
 

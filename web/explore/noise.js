@@ -1,6 +1,21 @@
 // What is noise, for text? A text of the reader's own dissolves under one of seven schedules.
 
-import { axes, button, choice, count, frame, h, path, percent, play, range, readOut, s, slider, whenSized } from "./dom.js";
+import {
+  axes,
+  button,
+  choice,
+  count,
+  frame,
+  h,
+  path,
+  percent,
+  play,
+  range,
+  readOut,
+  s,
+  slider,
+  whenSized,
+} from "./dom.js";
 import { randomNumbers } from "./letters.js";
 import { LOOKS, named } from "./looks.js";
 import { SCHEDULES, masked, meanShare } from "./schedules.js";
@@ -13,15 +28,15 @@ const WORDS = {
   title: "Noise, for text",
   question: "An image can be made a little noisier. What is a little noise, for text?",
   story: [
-    "Some of its characters are hidden behind one more symbol, MASK: here a grey dot. Time t runs from 0, clean, to 1, " +
-      "all noise. A schedule says which share u of a text is hidden at time t.",
-    "Every character draws one number, once, and is visible while alpha = 1 − u lies above it. So while t grows, what is " +
-      "hidden stays hidden. Move t back, and what comes back is green.",
+    "Some of its characters are hidden behind one more symbol, MASK: here a grey dot. Time t runs from 0, clean, " +
+      "to 1, all noise. A schedule says which share u of a text is hidden at time t.",
+    "Every character draws one number, once, and is visible while alpha = 1 − u lies above it. So while t grows, " +
+      "what is hidden stays hidden. Move t back, and what comes back is green.",
   ],
   answer:
-    "A little noise is a few characters hidden. Each is hidden on its own, so the count scatters around u times the " +
-    "length, and two texts at the same t never look alike. The seven schedules differ in nothing but pace. Two of them " +
-    "are called “cosine” in published code: one hides 64% of a text on average, the other 36%.",
+    "A little noise is a few characters hidden. Each is hidden on its own, so the count scatters around u times " +
+    "the length, and two texts at the same t never look alike. The seven schedules differ in nothing but pace. " +
+    "Two of them are called “cosine” in published code: one hides 64% of a text on average, the other 36%.",
   step: "step0_masking",
   code: "The curves: microdlm/schedules.py.",
 };
@@ -51,7 +66,10 @@ function curves(width, { schedule, t }) {
   const time = { from: 0, to: 1, ticks: [0, 0.25, 0.5, 0.75, 1], label: "time t" };
   const label = `Seven schedules. ${schedule} hides ${percent(masked(schedule, t))} of a text at t = ${t}.`;
   const { svg, X, Y, put } = axes(width, Math.min(340, 120 + 0.5 * width), {
-    x: time, y: { ...share, label: "share hidden, u" }, margin: MARGIN, label,
+    x: time,
+    y: { ...share, label: "share hidden, u" },
+    margin: MARGIN,
+    label,
   });
   const line = (name) => path(range(0, 1, 120).map((at) => [X(at), Y(masked(name, at))]));
   const others = Object.keys(SCHEDULES).filter((name) => name !== schedule);
@@ -59,7 +77,14 @@ function curves(width, { schedule, t }) {
   put(
     others.map((name) => s("path", { class: `line faint ${LOOKS[name]}`, d: line(name) })),
     s("path", { class: `line strong ${LOOKS[schedule]}`, d: line(schedule) }),
-    s("path", { class: "guide", d: path([[X(0), y], [x, y], [x, Y(0)]]) }),
+    s("path", {
+      class: "guide",
+      d: path([
+        [X(0), y],
+        [x, y],
+        [x, Y(0)],
+      ]),
+    }),
     s("circle", { class: `point ${LOOKS[schedule]}`, cx: x, cy: y, r: 6.5 }),
   );
   return svg;
@@ -68,9 +93,18 @@ function curves(width, { schedule, t }) {
 function numbers({ schedule, t, text }) {
   const rows = Object.keys(SCHEDULES).map((name) => {
     const u = masked(name, t);
-    return [name + (name === schedule ? " (chosen)" : ""), percent(u, 1), (u * text.length).toFixed(1), percent(meanShare(name, 2000), 1)];
+    return [
+      name + (name === schedule ? " (chosen)" : ""),
+      percent(u, 1),
+      (u * text.length).toFixed(1),
+      percent(meanShare(name, 2000), 1),
+    ];
   });
-  return [["schedule", `u at t = ${t}`, "characters hidden, expected", "mean share over t"], rows, "Share hidden under each schedule"];
+  return [
+    ["schedule", `u at t = ${t}`, "characters hidden, expected", "mean share over t"],
+    rows,
+    "Share hidden under each schedule",
+  ];
 }
 
 export function mount(root) {
@@ -85,7 +119,15 @@ export function mount(root) {
     const hidden = hiddenAt(now.schedule, now.t, now.text.map(random));
     const [u, n, found] = [masked(now.schedule, now.t), now.text.length, hidden.filter(Boolean).length];
     const spread = Math.sqrt(n * u * (1 - u));
-    page.replaceChildren(...sheet(now.text.join(""), hidden, hidden.map((is, i) => now.hidden[i] && !is)).flat().filter(Boolean));
+    page.replaceChildren(
+      ...sheet(
+        now.text.join(""),
+        hidden,
+        hidden.map((is, i) => now.hidden[i] && !is),
+      )
+        .flat()
+        .filter(Boolean),
+    );
     now.hidden = hidden;
     readOut(readouts, [
       ["share hidden, u", percent(u, 1)],
@@ -94,20 +136,40 @@ export function mount(root) {
     ]);
     redraw();
     table(...numbers(now));
-    say(`At t = ${now.t}, ${now.schedule} hides ${found} of ${n} characters; ${(n * u).toFixed(1)} were expected. ` +
-      `The text reads: ${now.text.map((c, i) => (hidden[i] ? "·" : c)).join("")}`);
+    say(
+      `At t = ${now.t}, ${now.schedule} hides ${found} of ${n} characters; ${(n * u).toFixed(1)} were expected. ` +
+        `The text reads: ${now.text.map((c, i) => (hidden[i] ? "·" : c)).join("")}`,
+    );
   }
   const set = (changes) => (Object.assign(now, changes), update());
 
   const time = slider({
-    label: "time t", min: 0, max: 1, step: 0.01, value: now.t, told: (t) => t.toFixed(2), changed: (t) => set({ t }),
+    label: "time t",
+    min: 0,
+    max: 1,
+    step: 0.01,
+    value: now.t,
+    told: (t) => t.toFixed(2),
+    changed: (t) => set({ t }),
   });
   time.element.classList.add("under-plot");
-  stage.append(page, h("div", { class: "beside" }, h("div", {}, plot, time.element), choice({
-    label: "schedule, and the mean share it hides",
-    options: Object.fromEntries(Object.keys(SCHEDULES).map((name) => [name, named(name, percent(meanShare(name, 2000)))])),
-    value: now.schedule, changed: (schedule) => set({ schedule }), kind: "legend",
-  })));
+  stage.append(
+    page,
+    h(
+      "div",
+      { class: "beside" },
+      h("div", {}, plot, time.element),
+      choice({
+        label: "schedule, and the mean share it hides",
+        options: Object.fromEntries(
+          Object.keys(SCHEDULES).map((name) => [name, named(name, percent(meanShare(name, 2000)))]),
+        ),
+        value: now.schedule,
+        changed: (schedule) => set({ schedule }),
+        kind: "legend",
+      }),
+    ),
+  );
   controls.append(...handles(now, set, time));
   update();
 }
@@ -125,10 +187,23 @@ function handles(now, set, time) {
     stop = null;
     film.textContent = "Let it dissolve";
   };
-  const field = h("textarea", { rows: 3, maxlength: LONGEST, spellcheck: "false", input: ({ target }) =>
-    set({ text: [...(target.value || " ")], hidden: [] }) }, TEXT);
+  const field = h(
+    "textarea",
+    {
+      rows: 3,
+      maxlength: LONGEST,
+      spellcheck: "false",
+      input: ({ target }) => set({ text: [...(target.value || " ")], hidden: [] }),
+    },
+    TEXT,
+  );
   return [
     h("label", { class: "field" }, h("span", {}, `a text of your own, up to ${LONGEST} characters`), field),
-    h("div", { class: "buttons" }, film, button("Draw other numbers", () => set({ seed: now.seed + 1, hidden: [] }))),
+    h(
+      "div",
+      { class: "buttons" },
+      film,
+      button("Draw other numbers", () => set({ seed: now.seed + 1, hidden: [] })),
+    ),
   ];
 }

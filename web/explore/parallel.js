@@ -10,16 +10,16 @@ const WORDS = {
   title: "Several at once",
   question: "A filler of blanks can fill many of them in one pass. How many may it?",
   story: [
-    "This language has two texts, ABABABAB and BABABABA, equally likely. The denoiser is exact: with one letter visible " +
-      "it is sure of all the others.",
-    "Letters that open in the same pass do not see each other. On an empty page each of them is A or B at even odds, and " +
-      "so k of them agree with probability 2^(1−k). Choose k, press, and count.",
+    "This language has two texts, ABABABAB and BABABABA, equally likely. The denoiser is exact: with one letter " +
+      "visible it is sure of all the others.",
+    "Letters that open in the same pass do not see each other. On an empty page each of them is A or B at even " +
+      "odds, and so k of them agree with probability 2^(1−k). Choose k, press, and count.",
   ],
   answer:
-    "As many as do not depend on each other. One at a time is the chain rule, and never wrong. Two at once are wrong half " +
-    "of the time, and every letter more loses one more bit: k − 1 bits a text. The denoiser is perfect, so no training " +
-    "helps; the error is the sampler’s own. In any language it is known beforehand: if places are drawn by lot, it is " +
-    "the right Riemann sum of the curve above, less its area.",
+    "As many as do not depend on each other. One at a time is the chain rule, and never wrong. Two at once are " +
+    "wrong half of the time, and every letter more loses one more bit: k − 1 bits a text. The denoiser is " +
+    "perfect, so no training helps; the error is the sampler’s own. In any language it is known beforehand: if " +
+    "places are drawn by lot, it is the right Riemann sum of the curve above, less its area.",
   step: "step3_sampling",
   code: "The cost of any plan: parallel_bound in microdlm/pacing.py.",
 };
@@ -48,8 +48,17 @@ function filmStrip(pages) {
   const valid = isValid(pages.at(-1).text);
   const verdict = h("p", { class: `verdict ${valid ? "good" : "bad"}` }, valid ? "✓ valid" : "✗ not in the language");
   const rows = pages.map((page, i) =>
-    h("li", {}, h("span", { class: "turn" }, i ? `pass ${i}` : "empty"),
-      h("span", { class: "cells" }, page.text.map((_, at) => letter(page, pages[i - 1], at)))));
+    h(
+      "li",
+      {},
+      h("span", { class: "turn" }, i ? `pass ${i}` : "empty"),
+      h(
+        "span",
+        { class: "cells" },
+        page.text.map((_, at) => letter(page, pages[i - 1], at)),
+      ),
+    ),
+  );
   return [h("ol", { class: "film", "aria-hidden": "true" }, rows), verdict];
 }
 
@@ -83,8 +92,13 @@ function chart(width, { k, counts }) {
 
 const numbers = (counts) => [
   ["k", "passes", "predicted valid", "counted valid", "bits lost a text"],
-  counts.map((c, i) => [`${i + 1}`, Math.ceil(L / (i + 1)), percent(chanceValid(i + 1), 1),
-    c.written ? `${percent(c.valid / c.written, 1)} of ${count(c.written)}` : "none written", i]),
+  counts.map((c, i) => [
+    `${i + 1}`,
+    Math.ceil(L / (i + 1)),
+    percent(chanceValid(i + 1), 1),
+    c.written ? `${percent(c.valid / c.written, 1)} of ${count(c.written)}` : "none written",
+    i,
+  ]),
   "Texts of eight letters written k at a time",
 ];
 
@@ -106,8 +120,10 @@ export function mount(root) {
     ]);
     redraw();
     table(...numbers(now.counts));
-    say(`${now.k} at once. The text ${now.pages.at(-1).text.join("")} is ${isValid(now.pages.at(-1).text) ? "" : "not "}` +
-      `valid. ${valid} of ${written} were valid; predicted ${percent(chanceValid(now.k), 1)}.`);
+    say(
+      `${now.k} at once. The text ${now.pages.at(-1).text.join("")} is ${isValid(now.pages.at(-1).text) ? "" : "not "}` +
+        `valid. ${valid} of ${written} were valid; predicted ${percent(chanceValid(now.k), 1)}.`,
+    );
   }
   /** Write n texts and show the last of them. */
   function more(n) {
@@ -118,7 +134,11 @@ export function mount(root) {
     update();
   }
   const knob = slider({
-    label: "letters at once, k", min: 1, max: L, value: now.k, told: String,
+    label: "letters at once, k",
+    min: 1,
+    max: L,
+    value: now.k,
+    told: String,
     changed: (k) => ((now.k = k), more(1)),
   });
   stage.append(h("div", { class: "beside even" }, film, plot));

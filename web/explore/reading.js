@@ -14,7 +14,7 @@ export function diffusion(L, steps) {
   return { passes, read: passes * L };
 }
 
-/** Ancestral diffusion on the linear schedule, on average: blanks open by lot, and steps in which none does are free. */
+/** Ancestral diffusion on the linear schedule, on average: blanks open by lot, and steps that open none are free. */
 export function ancestral(L, steps) {
   const passes = expectedPasses("linear", steps, L - 1);
   return { passes, read: passes * L };
@@ -38,7 +38,7 @@ export function blockCost(L, n, atOnce = 2) {
   return { passes, read: passes * n + L - n };
 }
 
-/** The same after so many passes: which tokens are remembered, which block is in work, what has been read and written. */
+/** The same after so many passes: where the block in work starts and ends, what has been written and read. */
 export function blockProgress(L, n, pass, atOnce = 2) {
   const perBlock = n / Math.min(n, atOnce);
   const block = Math.min(L / n - 1, Math.max(0, Math.ceil(pass / perBlock) - 1));
