@@ -25,8 +25,8 @@ from microdlm.transformer import TransformerConfig
 @dataclass(frozen=True)
 class Config:
     seed: int = 0  # of weights, masks and the order of the text
-    steps: int = 0  # of training; 0: as many as step 2 makes
-    windows: int = 0  # held-out windows to ask about; 0: as many as step 2 asks about
+    steps: int | None = None  # of training; as many as step 2 makes
+    windows: int | None = None  # held-out windows to ask about; as many as step 2 asks about
     out: Path = ROOT / "results" / "curve.json"
 
 
