@@ -1,11 +1,11 @@
 // Is there anything between a GPT and a diffusion model? Block length from 1 to the whole page.
 
-import { axes, count, frame, h, load, path, readOut, s, slider, whenSized } from "./dom.js";
+import { axes, count, frame, h, path, readOut, s, slider, whenSized, withData } from "./dom.js";
 import { blockCost, blockProgress, pairsSeen } from "./reading.js";
 
 const L = 64;
 const LENGTHS = [1, 4, 16, 64];
-const MARGIN = { top: 30, right: 96, bottom: 44, left: 36 };
+const MARGIN = { top: 30, right: 12, bottom: 44, left: 36 };
 
 const words = (d) => ({
   title: "From GPT to diffusion",
@@ -17,15 +17,15 @@ const words = (d) => ({
       "writes two of its tokens; a finished block is read once more, and remembered.",
   ],
   answer: [
-    "Yes, everything. An exact denoiser scores the same at every length: blocks cost no likelihood by themselves. " +
+    "Yes: blocks of every length. An exact denoiser scores the same at every length: blocks cost no likelihood by themselves. " +
       "What grows with the block is how much there is to learn. After equally many steps of training, a small " +
       "network reaches ",
-    LENGTHS.map((n) => `${n > 1 ? "≤ " : ""}${d.lengths[n].mean.toFixed(2)}`).join(", "),
+    LENGTHS.map((n) => `${n > 1 ? "≤\u00a0" : ""}${d.lengths[n].mean.toFixed(2)}`).join(", "),
     ` nats per character at lengths ${LENGTHS.join(", ")}, where a GPT reaches ${d.gpt.mean.toFixed(2)} and the exact ` +
       `value is ${d.exact.mean.toFixed(2)}. Tokens read grow too; passes fall no further than the tokens opened at once allow.`,
   ],
   step: "step6_blocks",
-  code: "The numbers: results/steps.json, three seeds; ≤ marks a bound.",
+  code: ["The numbers, of three seeds", "results/steps.json"],
 });
 
 /** Who (row) may look at whom (column), as few rectangles as there are blocks: the past, and the block itself. */
@@ -58,13 +58,13 @@ function pageRow({ n, pass }) {
 }
 
 function scores(width, d, n) {
-  const { svg, X, Y, put } = axes(width, 270, {
+  const { svg, X, Y, put } = axes(width, 340, {
     x: { from: -0.3, to: 3.3, ticks: [0, 1, 2, 3], told: (i) => LENGTHS[i], label: "block length" },
     y: { from: 0, to: 3.6, ticks: [0, 1, 2, 3], label: "nats per character" },
     margin: MARGIN,
     label: "Nats per character by block length, measured with three seeds.",
   });
-  const level = (nats, look, name) => [
+  const level = (nats, look, name, drop) => [
     s("path", {
       class: `line thin ${look}`,
       d: path([
@@ -72,14 +72,12 @@ function scores(width, d, n) {
         [X(3.3), Y(nats)],
       ]),
     }),
-    s("text", { class: `note ${look.split(" ")[0]}`, x: X(3.3) + 6, y: Y(nats) + 4 }, name),
+    s("text", { class: `note ${look.split(" ")[0]}`, x: X(3.3), y: Y(nats) + drop, "text-anchor": "end" }, name),
   ];
   put(
-    level(d.letters.mean, "other", "letters alone"),
-    level(d.gpt.mean, "gpt dotted", ""),
-    level(d.exact.mean, "exact dashed", ""),
-    s("text", { class: "note gpt", x: X(3.3) + 6, y: Y(d.gpt.mean) - 4 }, "a GPT"),
-    s("text", { class: "note exact", x: X(3.3) + 6, y: Y(d.exact.mean) + 14 }, "exact"),
+    level(d.letters.mean, "other", "each letter alone", -8),
+    level(d.gpt.mean, "gpt dotted", "a GPT", -8),
+    level(d.exact.mean, "exact dashed", "the exact value", 18),
     s("path", { class: "line faint diffusion", d: path(LENGTHS.map((at, i) => [X(i), Y(d.lengths[at].mean)])) }),
     LENGTHS.map((at, i) => mark(X(i), Y, d.lengths[at], at, at === n)),
   );
@@ -99,7 +97,7 @@ function mark(x, Y, { mean, sd }, length, chosen) {
     s(
       "text",
       { class: `note ${look}`, x, y: Y(mean) - 17, "text-anchor": "middle" },
-      `${length > 1 ? "≤ " : ""}${mean.toFixed(2)}`,
+      `${length > 1 ? "≤\u00a0" : ""}${mean.toFixed(2)}`,
     ),
   ];
 }
@@ -110,7 +108,7 @@ function numbers(d) {
     const { mean, sd } = d.lengths[n];
     return [
       `${n}`,
-      `${n > 1 ? "≤ " : ""}${mean.toFixed(3)} ± ${sd.toFixed(3)}`,
+      `${n > 1 ? "≤\u00a0" : ""}${mean.toFixed(3)} ± ${sd.toFixed(3)}`,
       passes,
       count(read),
       count(pairsSeen(L, n)),
@@ -125,9 +123,12 @@ function numbers(d) {
   ];
 }
 
-export async function mount(root) {
-  const d = await load("blocks");
-  const { stage, readouts, controls, say, table } = frame(root, words(d));
+export function mount(root) {
+  return withData(root, "blocks", (d) => show(root, d));
+}
+
+function show(root, d) {
+  const { stage, readouts, controls, say, tables } = frame(root, words(d));
   const now = { n: 4, pass: 13 };
   const [mask, plot, row] = [h("div", { class: "plot mask" }), h("div", { class: "plot" }), h("div", {})];
   const redraw = [
@@ -142,10 +143,14 @@ export async function mount(root) {
       ["passes", `${now.pass} of ${passes}`],
       ["tokens read", `${count(at.read)} of ${count(read)}`],
       ["tokens written", `${at.written} of ${L}`],
-      ["nats per character", `${now.n > 1 ? "≤ " : ""}${score.mean.toFixed(2)} ± ${score.sd.toFixed(2)}`, "strong"],
+      [
+        "nats per character",
+        `${now.n > 1 ? "≤\u00a0" : ""}${score.mean.toFixed(2)} ± ${score.sd.toFixed(2)}`,
+        "strong",
+      ],
     ]);
     redraw.forEach((again) => again());
-    table(...numbers(d));
+    tables(numbers(d));
     say(
       `Blocks of ${now.n}: ${passes} passes read ${count(read)} tokens for ${L}; measured ${score.mean.toFixed(2)} nats per ` +
         `character. After pass ${now.pass}, ${at.written} are written.`,
@@ -184,8 +189,8 @@ const legend = () =>
     "ul",
     { class: "key" },
     [
-      ["past", "finished blocks"],
-      ["own", "its own block"],
+      ["past", "the past, as a GPT sees it"],
+      ["own", "the own block, as diffusion sees it"],
       ["nothing", "not seen"],
     ].map(([kind, name]) => h("li", {}, h("i", { class: kind, "aria-hidden": "true" }), name)),
   );

@@ -1,11 +1,11 @@
 // When is masked cross-entropy a likelihood? One curve, its area, and the schedule that only cuts it up.
 
 import { areaTo, beyondEnds, costAt, slices, withoutWeight } from "./area.js";
-import { axes, choice, frame, h, load, path, percent, range, readOut, s, slider, whenSized } from "./dom.js";
+import { axes, choice, frame, h, path, percent, range, readOut, s, slider, whenSized, withData } from "./dom.js";
 import { SCHEDULES } from "./schedules.js";
 
 const PARTS = 16;
-const MARGIN = { top: 30, right: 16, bottom: 46, left: 36 };
+const MARGIN = { top: 30, right: 22, bottom: 46, left: 36 };
 const CURVES = { "no context": "other", transformer: "diffusion", exact: "exact dashed" };
 
 const WORDS = {
@@ -16,8 +16,8 @@ const WORDS = {
       "network of step 2 on the built-in language, whose exact curve is known too. The area under it is an upper " +
       "bound on −log p, per character: the NELBO.",
     "A schedule says only where on this axis time is spent. Sixteen equal parts of time cut the area into slices, " +
-      "narrow where the schedule lingers and wide where it hurries. In time, the weight w(t) makes each slice as " +
-      "large again.",
+      "narrow where the schedule lingers, wide where it hurries. Drawn against time they are all as wide, and the " +
+      "weight w(t) makes each as high as its area asks.",
   ],
   answer:
     "When every slice counts with its own area, and the slices go all the way from clean text to nothing but MASK. " +
@@ -25,7 +25,7 @@ const WORDS = {
     "one network gets another number under each of them; stop short of the ends, and what is left over is no " +
     "bound.",
   step: "step4_likelihood",
-  code: "The curve: results/curve.json, drawn in step 2.",
+  code: ["The curve", "results/curve.json"],
 };
 
 /** m(u) at evenly spaced u, once for each denoiser: drawing needs it at every move of a slider. */
@@ -68,7 +68,7 @@ function inShares(width, { data, drawn, cut, part, schedule }) {
     ),
     s("text", { class: "note other", x: X(0.5), y: Y(3.45), "text-anchor": "middle" }, "without context"),
     s("text", { class: "note diffusion", x: X(0.42), y: Y(1.62), "text-anchor": "middle" }, "network"),
-    s("text", { class: "note exact", x: X(0.53), y: Y(0.36), "text-anchor": "end" }, "exact"),
+    s("text", { class: "note exact", x: X(0.83), y: Y(0.4) }, "exact"),
   );
   return svg;
 }
@@ -83,7 +83,7 @@ function inTime(width, { cut, part, schedule }) {
       from: 0,
       to: Math.max(3.7, 1.05 * height),
       ticks: range(0, step * Math.floor(Math.max(3.7, height) / step), Math.floor(Math.max(3.7, height) / step)),
-      label: "nats per character and unit of time",
+      label: "the same slices in time: weighted loss",
     },
     margin: MARGIN,
     label: `The weighted loss in time under ${schedule}: ${PARTS} bars, each with the area of its slice.`,
@@ -116,6 +116,14 @@ export function sums(curve) {
   );
 }
 
+function pointTable(data) {
+  const at = range(0, 1, 8).map((u) => [
+    percent(u, 1),
+    ...Object.keys(CURVES).map((name) => costAt(data[name].nats, u).toFixed(2)),
+  ]);
+  return [["share hidden", ...Object.keys(CURVES)], at, "The curves: nats per hidden character"];
+}
+
 function numbers(all, schedule) {
   const rows = Object.entries(all).map(([name, { area, low, high, loss }]) => [
     name + (name === schedule ? " (chosen)" : ""),
@@ -130,12 +138,16 @@ function numbers(all, schedule) {
   ];
 }
 
-export async function mount(root) {
-  const { stage, readouts, controls, say, table } = frame(root, WORDS);
-  const data = await load("curve");
+export function mount(root) {
+  return withData(root, "curve", (data) => show(root, data));
+}
+
+function show(root, data) {
+  const { stage, readouts, controls, say, tables } = frame(root, WORDS);
   const drawn = Object.fromEntries(Object.keys(CURVES).map((name) => [name, sampled(data[name].nats)]));
   const all = sums(data.transformer.nats);
-  const now = { data, drawn, schedule: "linear", part: 10, cut: slices(data.transformer.nats, "linear", PARTS) };
+  const now = { data, drawn, schedule: "cosine", part: 10, cut: slices(data.transformer.nats, "cosine", PARTS) };
+  const points = pointTable(data);
   const [left, right] = [h("div", { class: "plot" }), h("div", { class: "plot" })];
   const redraw = [
     whenSized(left, (width) => left.replaceChildren(inShares(width, now))),
@@ -144,15 +156,15 @@ export async function mount(root) {
 
   function update() {
     const [{ t, u, nats }, sum] = [now.cut[now.part], all[now.schedule]];
-    const whole = sum.nats < 5e-4;
+    const [whole, error] = [sum.nats < 5e-4, data.transformer.area_stderr.toFixed(3)];
     readOut(readouts, [
-      ["sum of the slices", `${sum.area.toFixed(3)} nats`, "strong diffusion"],
+      ["sum of the slices", `${sum.area.toFixed(3)}${whole ? ` ± ${error}` : ""} nats`, "strong diffusion"],
       ["beyond the ends", whole ? "nothing" : `${sum.nats.toFixed(3)} nats: no bound yet`],
       ["without the weight", `${sum.loss.toFixed(3)} nats`],
       ["this slice", `${nats.toFixed(3)} nats`],
     ]);
     redraw.forEach((again) => again());
-    table(...numbers(all, now.schedule));
+    tables(numbers(all, now.schedule), points);
     say(
       `${now.schedule}: the slices sum to ${sum.area.toFixed(3)} nats per character. From t = ${t[0].toFixed(2)} to ` +
         `${t[1].toFixed(2)} the share hidden grows from ${percent(u[0])} to ${percent(u[1])} and adds ${nats.toFixed(3)}. ` +

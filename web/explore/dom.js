@@ -23,15 +23,22 @@ export const s = (tag, attributes = {}, ...children) =>
 export const percent = (share, digits = 0) => `${(100 * share).toFixed(digits)}%`;
 export const count = (n) => Math.round(n).toLocaleString("en");
 export const still = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
-export const load = async (name) => (await fetch(new URL(`data/${name}.json`, import.meta.url))).json();
+
+/** Fetch data/NAME.json and call then(data); or say, in the place of the figure, that it did not come. */
+export async function withData(root, name, then) {
+  const answer = await fetch(new URL(`data/${name}.json`, import.meta.url)).catch(() => null);
+  if (answer?.ok) return then(await answer.json());
+  root.replaceChildren(h("p", {}, `The measured numbers of this figure (${name}.json) could not be fetched.`));
+}
 
 /**
  * Fill root: on one side the words, on the other the figure. Returns its empty places
- * { stage, readouts, controls } and say(text) for those who listen, table(head, rows, caption) for the numbers.
+ * { stage, readouts, controls } and say(text) for those who listen, tables([head, rows, caption], ..) for the numbers.
  */
 export function frame(root, { title, question, story, answer, step, code }) {
   const [stage, controls] = [h("div", { class: "stage" }), h("div", { class: "controls" })];
-  const [readouts, numbers] = [h("dl", { class: "readouts" }), h("div", { class: "scroll" })];
+  const readouts = h("dl", { class: "readouts" });
+  const numbers = h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": `${title}, as a table` });
   const status = h("p", { class: "unseen", role: "status" });
   const link = (path) => h("a", { href: `${HOME()}/${path}` }, h("code", {}, path));
   root.replaceChildren(
@@ -41,7 +48,17 @@ export function frame(root, { title, question, story, answer, step, code }) {
       h("h2", {}, title),
       h("p", { class: "question" }, question),
       story.map((text) => h("p", {}, text)),
-      h("p", { class: "source" }, "The step that shows it: ", link(`steps/${step}.py`), ". ", code),
+      h(
+        "p",
+        { class: "source" },
+        "The step that shows it: ",
+        link(`steps/${step}.py`),
+        ". ",
+        code[0],
+        ": ",
+        link(code[1]),
+        ".",
+      ),
     ),
     h(
       "figure",
@@ -60,7 +77,7 @@ export function frame(root, { title, question, story, answer, step, code }) {
     readouts,
     controls,
     say: sayer(status),
-    table: (...rows) => numbers.replaceChildren(tabled(...rows)),
+    tables: (...all) => numbers.replaceChildren(...all.map((one) => tabled(...one))),
   };
 }
 

@@ -6,7 +6,7 @@ export const LOOKS = {
   sqrt: "other",
   maskgit_cosine: "diffusion dashed",
   linear: "masked",
-  sigmoid: "another",
+  sigmoid: "another dashdot",
   loglinear: "masked dotted",
   clipped_cosine: "diffusion dotted",
   cosine: "diffusion",

@@ -22,7 +22,7 @@ import { SCHEDULES, masked, meanShare } from "./schedules.js";
 
 const TEXT = "Enter Cleo.\nCLEO: What a blue teapot!\nFOX: The eager giant laughs softly.";
 const LONGEST = 240;
-const MARGIN = { top: 28, right: 14, bottom: 44, left: 40 };
+const MARGIN = { top: 28, right: 14, bottom: 44, left: 46 };
 
 const WORDS = {
   title: "Noise, for text",
@@ -34,11 +34,11 @@ const WORDS = {
       "what is hidden stays hidden. Move t back, and what comes back is green.",
   ],
   answer:
-    "A little noise is a few characters hidden. Each is hidden on its own, so the count scatters around u times " +
-    "the length, and two texts at the same t never look alike. The seven schedules differ in nothing but pace. " +
-    "Two of them are called “cosine” in published code: one hides 64% of a text on average, the other 36%.",
+    "A little noise is a few characters hidden. Each is hidden on its own, so the count scatters around u times the " +
+    "length. The seven schedules differ in nothing but pace. Two of them are called “cosine” in published code: one " +
+    "hides 64% of a text on average, the other 36%.",
   step: "step0_masking",
-  code: "The curves: microdlm/schedules.py.",
+  code: ["The curves", "microdlm/schedules.py"],
 };
 
 /** Which of so many characters are hidden at time t, given the number that each has drawn. Nested in t. */
@@ -108,7 +108,7 @@ function numbers({ schedule, t, text }) {
 }
 
 export function mount(root) {
-  const { stage, readouts, controls, say, table } = frame(root, WORDS);
+  const { stage, readouts, controls, say, tables } = frame(root, WORDS);
   const page = h("p", { class: "sheet", "aria-hidden": "true" });
   const plot = h("div", { class: "plot" });
   const now = { schedule: "cosine", t: 0.5, text: [...TEXT], seed: 1, hidden: [] };
@@ -135,7 +135,7 @@ export function mount(root) {
       ["counted", `${count(found)} of ${n}`, "strong"],
     ]);
     redraw();
-    table(...numbers(now));
+    tables(numbers(now));
     say(
       `At t = ${now.t}, ${now.schedule} hides ${found} of ${n} characters; ${(n * u).toFixed(1)} were expected. ` +
         `The text reads: ${now.text.map((c, i) => (hidden[i] ? "·" : c)).join("")}`,

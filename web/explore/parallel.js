@@ -4,6 +4,7 @@ import { axes, button, count, frame, h, path, percent, range, readOut, s, slider
 import { chanceValid, chanceOfA, isValid, randomNumbers, write } from "./letters.js";
 
 const L = 8;
+const MARKS = 60;
 const MARGIN = { top: 30, right: 18, bottom: 44, left: 44 };
 
 const WORDS = {
@@ -21,17 +22,13 @@ const WORDS = {
     "perfect, so no training helps; the error is the sampler’s own. In any language it is known beforehand: if " +
     "places are drawn by lot, it is the right Riemann sum of the curve above, less its area.",
   step: "step3_sampling",
-  code: "The cost of any plan: parallel_bound in microdlm/pacing.py.",
+  code: ["The cost of any plan", "microdlm/pacing.py"],
 };
 
-/** The counts for one k with `n` more texts written. */
-export function counted(before, k, n, random) {
-  let { written, valid } = before;
-  for (let i = 0; i < n; i++) {
-    written++;
-    valid += Number(isValid(write(L, k, random).at(-1).text));
-  }
-  return { written, valid };
+/** The counts of one k with one more text, and of the last MARKS texts whether each was valid. */
+export function tallied({ written, valid, last }, text) {
+  const right = isValid(text);
+  return { written: written + 1, valid: valid + Number(right), last: [...last.slice(1 - MARKS), right] };
 }
 
 function letter(page, before, i) {
@@ -61,6 +58,15 @@ function filmStrip(pages) {
   );
   return [h("ol", { class: "film", "aria-hidden": "true" }, rows), verdict];
 }
+
+/** The last texts, a mark each: a full one was valid, an empty one was not. */
+const marks = (last) =>
+  h(
+    "div",
+    { class: "marks", "aria-hidden": "true" },
+    h("p", {}, `the last ${last.length} texts, full ones valid`),
+    last.map((right) => h("i", { class: right ? "good" : "bad" })),
+  );
 
 function errorBar(X, Y, k, { written, valid }) {
   const p = valid / written;
@@ -103,15 +109,15 @@ const numbers = (counts) => [
 ];
 
 export function mount(root) {
-  const { stage, readouts, controls, say, table } = frame(root, WORDS);
+  const { stage, readouts, controls, say, tables } = frame(root, WORDS);
   const random = randomNumbers(2026);
-  const now = { k: 2, counts: Array.from({ length: L }, () => ({ written: 0, valid: 0 })), pages: null };
+  const now = { k: 2, counts: Array.from({ length: L }, () => ({ written: 0, valid: 0, last: [] })), pages: null };
   const [film, plot] = [h("div", { class: "film-box" }), h("div", { class: "plot" })];
   const redraw = whenSized(plot, (width) => plot.replaceChildren(chart(width, now)));
 
   function update() {
-    const { written, valid } = now.counts[now.k - 1];
-    film.replaceChildren(...filmStrip(now.pages));
+    const { written, valid, last } = now.counts[now.k - 1];
+    film.replaceChildren(...filmStrip(now.pages), marks(last));
     readOut(readouts, [
       ["passes for 8 letters", `${Math.ceil(L / now.k)}`],
       ["predicted valid", percent(chanceValid(now.k), 1)],
@@ -119,7 +125,7 @@ export function mount(root) {
       ["lost", `${now.k - 1} bit${now.k === 2 ? "" : "s"} a text`],
     ]);
     redraw();
-    table(...numbers(now.counts));
+    tables(numbers(now.counts));
     say(
       `${now.k} at once. The text ${now.pages.at(-1).text.join("")} is ${isValid(now.pages.at(-1).text) ? "" : "not "}` +
         `valid. ${valid} of ${written} were valid; predicted ${percent(chanceValid(now.k), 1)}.`,
@@ -127,10 +133,10 @@ export function mount(root) {
   }
   /** Write n texts and show the last of them. */
   function more(n) {
-    now.counts[now.k - 1] = counted(now.counts[now.k - 1], now.k, n - 1, random);
-    now.pages = write(L, now.k, random);
-    const c = now.counts[now.k - 1];
-    now.counts[now.k - 1] = { written: c.written + 1, valid: c.valid + Number(isValid(now.pages.at(-1).text)) };
+    for (let i = 0; i < n; i++) {
+      now.pages = write(L, now.k, random);
+      now.counts[now.k - 1] = tallied(now.counts[now.k - 1], now.pages.at(-1).text);
+    }
     update();
   }
   const knob = slider({
