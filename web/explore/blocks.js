@@ -26,6 +26,7 @@ const words = (d) => ({
   ],
   step: "step6_blocks",
   code: ["The numbers, of three seeds", "results/steps.json"],
+  papers: [["BD3-LM", "2503.09573"]],
 });
 
 /** Who (row) may look at whom (column), as few rectangles as there are blocks: the past, and the block itself. */

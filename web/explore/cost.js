@@ -18,12 +18,17 @@ const words = (d) => ({
       "many steps most open none, and need no pass.",
   ],
   answer:
-    "By passes it does, by tokens read it does not. Fewer passes pay where a pass takes as long however much it " +
-    "reads, on parallel hardware with time to spare. Where reading is what takes time they do not: when the twins " +
-    "of step 5 write 128 characters, 16 texts at once on one thread of a CPU, diffusion in 32 passes takes " +
-    `${d.slower.mean.toFixed(1)} ± ${d.slower.sd.toFixed(1)} times as long as the GPT with its cache.`,
+    "By passes it does. By tokens read it does not, unless the GPT has no cache and the steps are few. Fewer passes " +
+    "pay where a pass takes as long however much it reads, on parallel hardware with time to spare. Where reading is " +
+    "what takes time they do not: when the twins of step 5 write 128 characters, 16 texts at once on one thread of a " +
+    `CPU, diffusion in 32 passes takes ${d.slower.mean.toFixed(1)} ± ${d.slower.sd.toFixed(1)} times as long as the ` +
+    "GPT with its cache.",
   step: "step5_twins",
   code: ["The seconds", "results/steps.json"],
+  papers: [
+    ["LLaDA", "2502.09992"],
+    ["Ni et al.", "2511.03276"],
+  ],
 });
 
 /** The three ways to write L tokens, the first given. */

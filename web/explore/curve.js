@@ -26,6 +26,10 @@ const WORDS = {
     "bound.",
   step: "step4_likelihood",
   code: ["The curve", "results/curve.json"],
+  papers: [
+    ["MDLM", "2406.07524"],
+    ["MD4", "2406.04329"],
+  ],
 };
 
 /** m(u) at evenly spaced u, once for each denoiser: drawing needs it at every move of a slider. */

@@ -35,7 +35,7 @@ export async function withData(root, name, then) {
  * Fill root: on one side the words, on the other the figure. Returns its empty places
  * { stage, readouts, controls } and say(text) for those who listen, tables([head, rows, caption], ..) for the numbers.
  */
-export function frame(root, { title, question, story, answer, step, code }) {
+export function frame(root, { title, question, story, answer, step, code, papers }) {
   const [stage, controls] = [h("div", { class: "stage" }), h("div", { class: "controls" })];
   const readouts = h("dl", { class: "readouts" });
   const numbers = h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": `${title}, as a table` });
@@ -57,7 +57,8 @@ export function frame(root, { title, question, story, answer, step, code }) {
         code[0],
         ": ",
         link(code[1]),
-        ".",
+        ". ",
+        cited(papers),
       ),
     ),
     h(
@@ -80,6 +81,13 @@ export function frame(root, { title, question, story, answer, step, code }) {
     tables: (...all) => numbers.replaceChildren(...all.map((one) => tabled(...one))),
   };
 }
+
+/** [name, number on arXiv] of each paper. */
+const cited = (papers) => [
+  papers.length > 1 ? "Papers: " : "Paper: ",
+  papers.map(([name, number], i) => [i ? ", " : "", h("a", { href: `https://arxiv.org/abs/${number}` }, name)]),
+  ".",
+];
 
 /** Tells assistive technology what changed, once the hand rests: a slider would otherwise never stop talking. */
 function sayer(status, wait = 500) {

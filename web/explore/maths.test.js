@@ -3,12 +3,17 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
+import { rectangles } from "./blocks.js";
+import { verdicts } from "./cost.js";
+import { hiddenAt, pieces } from "./noise.js";
+import { tallied } from "./parallel.js";
 import { areaTo, beyondEnds, binomial, costAt, slices, withoutWeight } from "./area.js";
 import { chanceOfA, chanceValid, isValid, lettersCurve, randomNumbers, shuffled, write } from "./letters.js";
 import { expectedPasses, maskedShares, parallelBound, stepCounts } from "./pacing.js";
 import * as reading from "./reading.js";
 import { SCHEDULES, masked, meanShare } from "./schedules.js";
 
+const TEXT = "Enter Cleo.\nCLEO: What a blue teapot!";
 const near = (a, b, within = 1e-9) => assert.ok(Math.abs(a - b) <= within, `${a} is not ${b}`);
 const sum = (numbers) => numbers.reduce((a, b) => a + b, 0);
 const mean = (numbers) => sum(numbers) / numbers.length;
@@ -162,4 +167,56 @@ test("pairs that may look at each other, counted one by one", () => {
     for (let i = 0; i < 64; i++) for (let j = 0; j < 64; j++) pairs += reading.sees(i, j, n);
     assert.equal(pairs, reading.pairsSeen(64, n));
   }
+});
+
+test("every order of a shuffle is as likely", () => {
+  const [random, n, found] = [randomNumbers(5), 20000, {}];
+  for (let i = 0; i < n; i++) {
+    const order = shuffled(3, random).join("");
+    found[order] = (found[order] ?? 0) + 1;
+  }
+  assert.equal(Object.keys(found).length, 6);
+  for (const times of Object.values(found)) near(times / n, 1 / 6, 4 * Math.sqrt(5 / 36 / n));
+});
+
+test("masks are nested in t, and as many as the schedule says", () => {
+  const drawn = Array.from({ length: 5000 }, randomNumbers(2));
+  for (const name of Object.keys(SCHEDULES)) {
+    let before = drawn.map(() => false);
+    for (let t = 0; t <= 1; t += 0.05) {
+      const hidden = hiddenAt(name, t, drawn);
+      assert.ok(before.every((is, i) => !is || hidden[i]));
+      near(mean(hidden.map(Number)), masked(name, t), 4 * Math.sqrt(0.25 / 5000));
+      before = hidden;
+    }
+  }
+});
+
+test("pieces are the text, and end where a line may break", () => {
+  for (const text of ["", " ", "a  b\n\nc d", "one\ttwo 😀😀 three\n", TEXT]) {
+    assert.equal(pieces(text).join(""), text);
+    for (const piece of pieces(text)) assert.match(piece, /^\S*\s?$/u);
+  }
+});
+
+test("the rectangles of attention are the pairs that see each other", () => {
+  for (const n of [1, 4, 16, 64]) {
+    const area = sum(
+      rectangles(n)
+        .flatMap(({ past, own }) => [past, own])
+        .map(([, , width, height]) => width * height),
+    );
+    assert.equal(area, reading.pairsSeen(64, n));
+  }
+});
+
+test("a tally counts all and keeps the last sixty", () => {
+  let tally = { written: 0, valid: 0, last: [] };
+  for (let i = 0; i < 100; i++) tally = tallied(tally, [...("AB"[i % 2] + "B")]);
+  assert.deepEqual([tally.written, tally.valid, tally.last.length], [100, 50, 60]);
+});
+
+test("who is cheaper is said the right way round", () => {
+  assert.deepEqual(verdicts(128, 32, "surest"), { passes: "4.0 × fewer", read: "32.3 × more", slow: "2.0 × fewer" });
+  assert.deepEqual(verdicts(128, 1000, "surest"), { passes: "as many", read: "128 × more", slow: "2.0 × more" });
 });

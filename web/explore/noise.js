@@ -39,6 +39,10 @@ const WORDS = {
     "hides 64% of a text on average, the other 36%.",
   step: "step0_masking",
   code: ["The curves", "microdlm/schedules.py"],
+  papers: [
+    ["D3PM", "2107.03006"],
+    ["MDLM", "2406.07524"],
+  ],
 };
 
 /** Which of so many characters are hidden at time t, given the number that each has drawn. Nested in t. */

@@ -23,6 +23,10 @@ const WORDS = {
     "places are drawn by lot, it is the right Riemann sum of the curve above, less its area.",
   step: "step3_sampling",
   code: ["The cost of any plan", "microdlm/pacing.py"],
+  papers: [
+    ["Lavenant and Zanella", "2510.25544"],
+    ["Chen, Cong and Li", "2511.04647"],
+  ],
 };
 
 /** The counts of one k with one more text, and of the last MARKS texts whether each was valid. */
