@@ -138,7 +138,7 @@ def test_a_changed_digit_is_found(tmp_path):
     shutil.copytree(ROOT / "results", tmp_path / "results", ignore=shutil.ignore_patterns("figures"))
     shutil.copytree(HERE, tmp_path / "web" / "explore")
     path = tmp_path / "web" / "explore" / "data" / "cost.json"
-    path.write_text(path.read_text().replace("7.", "6.", 1))
+    path.write_text(path.read_text().replace('"mean": ', '"mean": 1', 1))
     done = subprocess.run(
         [sys.executable, tmp_path / "web" / "explore" / "data.py", "--check"],
         capture_output=True,

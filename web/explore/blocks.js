@@ -1,6 +1,7 @@
 // Is there anything between a GPT and a diffusion model? Block length from 1 to the whole page.
 
 import { axes, count, frame, h, path, readOut, s, slider, whenSized, withData } from "./dom.js";
+import { randomNumbers, shuffled } from "./letters.js";
 import { blockCost, blockProgress, pairsSeen } from "./reading.js";
 
 const L = 64;
@@ -17,12 +18,13 @@ const words = (d) => ({
       "writes two of its tokens; a finished block is read once more, and remembered.",
   ],
   answer: [
-    "Yes: blocks of every length. An exact denoiser scores the same at every length: blocks cost no likelihood by themselves. " +
-      "What grows with the block is how much there is to learn. After equally many steps of training, a small " +
-      "network reaches ",
+    "Yes: blocks of every length. An exact denoiser scores the same with all of them: blocks cost no likelihood by " +
+      "themselves. What grows with the block is how much there is to learn. After equally many steps of training, " +
+      "a small network reaches ",
     LENGTHS.map((n) => `${n > 1 ? "≤\u00a0" : ""}${d.lengths[n].mean.toFixed(2)}`).join(", "),
-    ` nats per character at lengths ${LENGTHS.join(", ")}, where a GPT reaches ${d.gpt.mean.toFixed(2)} and the exact ` +
-      `value is ${d.exact.mean.toFixed(2)}. Tokens read grow too; passes fall no further than the tokens opened at once allow.`,
+    ` nats per character at lengths ${LENGTHS.join(", ")}, where a GPT reaches ${d.gpt.mean.toFixed(2)} and the ` +
+      `exact value is ${d.exact.mean.toFixed(2)}. Tokens read grow too; passes fall no further than the tokens ` +
+      "opened at once allow.",
   ],
   step: "step6_blocks",
   code: ["The numbers, of three seeds", "results/steps.json"],
@@ -50,10 +52,18 @@ function attention(width, { n, pass }) {
   );
 }
 
+/** When each token has its turn within its block: any order, here one by lot. */
+export function turns(n) {
+  const random = randomNumbers(n);
+  return Array.from({ length: L / n }, () => shuffled(n, random)).flat();
+}
+
 /** The page while it is written: what is remembered, what is in work, what is still blank. */
 function pageRow({ n, pass }) {
   const { start, end, written } = blockProgress(L, n, pass);
-  const kind = (i) => (pass === 0 || i >= end ? "blank" : i < start ? "kept" : i < written ? "work done" : "work");
+  const turn = turns(n);
+  const inside = (i) => (turn[i] < written - start ? "work done" : "work");
+  const kind = (i) => (pass === 0 || i >= end ? "blank" : i < start ? "kept" : inside(i));
   const cells = Array.from({ length: L }, (_, i) => h("span", { class: `${kind(i)} ${i % n === 0 ? "first" : ""}` }));
   return h("div", { class: "page-row", "aria-hidden": "true" }, cells);
 }
@@ -153,10 +163,18 @@ function show(root, d) {
     redraw.forEach((again) => again());
     tables(numbers(d));
     say(
-      `Blocks of ${now.n}: ${passes} passes read ${count(read)} tokens for ${L}; measured ${score.mean.toFixed(2)} nats per ` +
-        `character. After pass ${now.pass}, ${at.written} are written.`,
+      `Blocks of ${now.n}: ${passes} passes read ${count(read)} tokens for ${L}; measured ${score.mean.toFixed(2)} ` +
+        `nats per character. After pass ${now.pass}, ${at.written} are written.`,
     );
   }
+  const handles = sliders(now, update);
+  stage.append(row, h("div", { class: "beside even" }, h("div", {}, mask, legend()), plot));
+  controls.append(...handles);
+  update();
+}
+
+/** Of block length and of the pass; a new length keeps the share of the passes that are done. */
+function sliders(now, update) {
   const film = slider({
     label: "pass",
     min: 0,
@@ -180,9 +198,7 @@ function show(root, d) {
       update();
     },
   });
-  stage.append(row, h("div", { class: "beside even" }, h("div", {}, mask, legend()), plot));
-  controls.append(knob.element, film.element);
-  update();
+  return [knob.element, film.element];
 }
 
 const legend = () =>

@@ -15,7 +15,7 @@ const words = (d) => ({
     "A GPT with its cache reads one new token in each pass, a diffusion model the whole page. So there are two " +
       "counts, and they disagree about who is cheaper.",
     "Surest first opens as many blanks in each step as it must. Ancestral sampling lets each blank open by lot: of " +
-      "many steps most open none, and need no pass.",
+      "1,000 steps most open none, and need no pass.",
   ],
   answer:
     "By passes it does. By tokens read it does not, unless the GPT has no cache and the steps are few. Fewer passes " +
@@ -161,35 +161,37 @@ function show(root, d) {
     redraw.forEach((again) => again());
     tables(numbers(now));
     say(
-      `${now.L} tokens in ${now.steps} steps: diffusion makes ${Math.round(all.diffusion.passes)} passes, ${passes}, and reads ` +
-        `${count(all.diffusion.read)} tokens, ${read} than the GPT with its cache.`,
+      `${now.L} tokens in ${now.steps} steps: diffusion makes ${Math.round(all.diffusion.passes)} passes, ${passes}, ` +
+        `and reads ${count(all.diffusion.read)} tokens, ${read} than the GPT with its cache.`,
     );
   }
   const set = (changes) => (Object.assign(now, changes), update());
   stage.append(inks, plot);
-  controls.append(
-    slider({
-      label: "length of the text",
-      min: 0,
-      max: LENGTHS.length - 1,
-      value: LENGTHS.indexOf(now.L),
-      told: (i) => `${count(LENGTHS[i])} tokens`,
-      changed: (i) => set({ L: LENGTHS[i] }),
-    }).element,
-    slider({
-      label: "steps of diffusion",
-      min: 0,
-      max: STEPS.length - 1,
-      value: STEPS.indexOf(now.steps),
-      told: (i) => count(STEPS[i]),
-      changed: (i) => set({ steps: STEPS[i] }),
-    }).element,
-    choice({
-      label: "blanks open",
-      options: { surest: "surest first", ancestral: "by lot (ancestral)" },
-      value: now.way,
-      changed: (way) => set({ way }),
-    }),
-  );
+  controls.append(...handles(now, set));
   update();
 }
+
+const handles = (now, set) => [
+  slider({
+    label: "length of the text",
+    min: 0,
+    max: LENGTHS.length - 1,
+    value: LENGTHS.indexOf(now.L),
+    told: (i) => `${count(LENGTHS[i])} tokens`,
+    changed: (i) => set({ L: LENGTHS[i] }),
+  }).element,
+  slider({
+    label: "steps of diffusion",
+    min: 0,
+    max: STEPS.length - 1,
+    value: STEPS.indexOf(now.steps),
+    told: (i) => count(STEPS[i]),
+    changed: (i) => set({ steps: STEPS[i] }),
+  }).element,
+  choice({
+    label: "blanks open",
+    options: { surest: "surest first", ancestral: "by lot (ancestral)" },
+    value: now.way,
+    changed: (way) => set({ way }),
+  }),
+];

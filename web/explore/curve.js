@@ -171,8 +171,8 @@ function show(root, data) {
     tables(numbers(all, now.schedule), points);
     say(
       `${now.schedule}: the slices sum to ${sum.area.toFixed(3)} nats per character. From t = ${t[0].toFixed(2)} to ` +
-        `${t[1].toFixed(2)} the share hidden grows from ${percent(u[0])} to ${percent(u[1])} and adds ${nats.toFixed(3)}. ` +
-        `Without the weight the loss is ${sum.loss.toFixed(3)}.`,
+        `${t[1].toFixed(2)} the share hidden grows from ${percent(u[0])} to ${percent(u[1])} and adds ` +
+        `${nats.toFixed(3)}. Without the weight the loss is ${sum.loss.toFixed(3)}.`,
     );
   }
   const choose = (schedule) => {

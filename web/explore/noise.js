@@ -59,10 +59,10 @@ function sheet(text, hidden, fresh) {
     i++;
     return h("span", { class: kind }, shown);
   };
-  return pieces(text).map((piece) => [
-    h("span", { class: "word" }, [...piece].map(letter)),
-    piece.endsWith("\n") && h("br"),
-  ]);
+  return pieces(text).flatMap((piece) => {
+    const word = h("span", { class: "word" }, [...piece].map(letter));
+    return piece.endsWith("\n") ? [word, h("br")] : [word];
+  });
 }
 
 function curves(width, { schedule, t }) {
@@ -119,64 +119,56 @@ export function mount(root) {
   const redraw = whenSized(plot, (width) => plot.replaceChildren(curves(width, now)));
 
   function update() {
-    const random = randomNumbers(now.seed);
-    const hidden = hiddenAt(now.schedule, now.t, now.text.map(random));
-    const [u, n, found] = [masked(now.schedule, now.t), now.text.length, hidden.filter(Boolean).length];
-    const spread = Math.sqrt(n * u * (1 - u));
-    page.replaceChildren(
-      ...sheet(
-        now.text.join(""),
-        hidden,
-        hidden.map((is, i) => now.hidden[i] && !is),
-      )
-        .flat()
-        .filter(Boolean),
-    );
+    const hidden = hiddenAt(now.schedule, now.t, now.text.map(randomNumbers(now.seed)));
+    const fresh = hidden.map((is, i) => now.hidden[i] && !is);
     now.hidden = hidden;
-    readOut(readouts, [
-      ["share hidden, u", percent(u, 1)],
-      ["expected", `${(n * u).toFixed(1)} ± ${spread.toFixed(1)}`],
-      ["counted", `${count(found)} of ${n}`, "strong"],
-    ]);
+    page.replaceChildren(...sheet(now.text.join(""), hidden, fresh));
+    readOut(readouts, counts(now));
     redraw();
     tables(numbers(now));
-    say(
-      `At t = ${now.t}, ${now.schedule} hides ${found} of ${n} characters; ${(n * u).toFixed(1)} were expected. ` +
-        `The text reads: ${now.text.map((c, i) => (hidden[i] ? "·" : c)).join("")}`,
-    );
+    say(spoken(now));
   }
   const set = (changes) => (Object.assign(now, changes), update());
 
-  const time = slider({
-    label: "time t",
-    min: 0,
-    max: 1,
-    step: 0.01,
-    value: now.t,
-    told: (t) => t.toFixed(2),
-    changed: (t) => set({ t }),
-  });
-  time.element.classList.add("under-plot");
-  stage.append(
-    page,
-    h(
-      "div",
-      { class: "beside" },
-      h("div", {}, plot, time.element),
-      choice({
-        label: "schedule, and the mean share it hides",
-        options: Object.fromEntries(
-          Object.keys(SCHEDULES).map((name) => [name, named(name, percent(meanShare(name, 2000)))]),
-        ),
-        value: now.schedule,
-        changed: (schedule) => set({ schedule }),
-        kind: "legend",
-      }),
-    ),
-  );
+  const time = timeSlider(now, set);
+  stage.append(page, h("div", { class: "beside" }, h("div", {}, plot, time.element), legend(now, set)));
   controls.append(...handles(now, set, time));
   update();
 }
+
+function counts({ schedule, t, hidden }) {
+  const [u, n] = [masked(schedule, t), hidden.length];
+  return [
+    ["share hidden, u", percent(u, 1)],
+    ["expected", `${(n * u).toFixed(1)} ± ${Math.sqrt(n * u * (1 - u)).toFixed(1)}`],
+    ["counted", `${count(hidden.filter(Boolean).length)} of ${n}`, "strong"],
+  ];
+}
+
+function spoken({ schedule, t, text, hidden }) {
+  const [, [, expected], [, counted]] = counts({ schedule, t, hidden });
+  const shown = text.map((c, i) => (hidden[i] ? "·" : c)).join("");
+  return `At t = ${t}, ${schedule} hides ${counted} characters; ${expected} were expected. The text reads: ${shown}`;
+}
+
+/** The slider is the axis of the drawing above it. */
+function timeSlider(now, set) {
+  const told = (t) => t.toFixed(2);
+  const time = slider({ label: "time t", min: 0, max: 1, step: 0.01, value: now.t, told, changed: (t) => set({ t }) });
+  time.element.classList.add("under-plot");
+  return time;
+}
+
+const legend = (now, set) =>
+  choice({
+    label: "schedule, and the mean share it hides",
+    options: Object.fromEntries(
+      Object.keys(SCHEDULES).map((name) => [name, named(name, percent(meanShare(name, 2000)))]),
+    ),
+    value: now.schedule,
+    changed: (schedule) => set({ schedule }),
+    kind: "legend",
+  });
 
 /** The controls under the figure: a film, other random numbers, a text of one's own. */
 function handles(now, set, time) {
