@@ -15,6 +15,7 @@ from torch import Tensor
 
 from microdlm.cost import CountForwards, now
 from microdlm.errors import UserError
+from microdlm.objectives import without_mask
 from microdlm.pretrained import LanguageModel
 from microdlm.runs import provenance, read_json, write_json
 
@@ -110,10 +111,13 @@ class Witness(CountForwards):
         self.asked, self.said = at, logits
         return logits
 
-    def probability(self, position: int, token: int) -> float | None:
-        """How probable `token` was held at this position of the window; None if that was not asked last."""
+    def probability(self, position: int, token: int, mask_id: int) -> float | None:
+        """How probable `token` was held at this position of the window, MASK being no token (SUBS); None if that was
+        not asked last."""
         row = (self.asked == position).nonzero() if not self.causal else torch.zeros(1, 1, dtype=torch.long)
-        return self.said[row[0, 0]].double().softmax(-1)[token].item() if len(row) else None
+        if not len(row):
+            return None
+        return without_mask(self.said[row[0, 0]].double(), mask_id).softmax(-1)[token].item()
 
 
 def record(lm: LanguageModel, x: Int[Tensor, "1 L"], sampler: str, num_steps: int, seed: int, **how) -> Iterator[Step]:
@@ -132,7 +136,7 @@ def record(lm: LanguageModel, x: Int[Tensor, "1 L"], sampler: str, num_steps: in
         ids = after[0, at].tolist()
         to = [None if i == lm.mask_id else lm.tokenizer.decode([i]) for i in ids]
         p = [
-            None if i == lm.mask_id else witness.probability(place - window, i)
+            None if i == lm.mask_id else witness.probability(place - window, i, lm.mask_id)
             for place, i in zip(at, ids, strict=True)
         ]
         yield Step(seconds, witness.passes, witness.token_forwards, at, to, p)
