@@ -47,8 +47,8 @@ class Player:
 
     @property
     def rate(self) -> float:
-        """Recorded time that passes in a second."""
-        return self.speed * self.end / SECONDS
+        """Recorded time that passes in a second. Where there was nothing to write, any will do."""
+        return self.speed * (self.end or 1.0) / SECONDS
 
     def tick(self, seconds: float) -> None:
         if self.playing:
@@ -62,8 +62,8 @@ class Player:
             after, here = bisect_right(self.instants, self.time), bisect_left(self.instants, self.time)
             self.time = self.instants[min(after, len(self.instants) - 1) if key == "forward" else max(0, here - 1)]
         elif key == "pause":
-            if not self.playing and self.time >= self.end:
-                self.time = 0.0  # again from the start
+            if self.time >= self.end:
+                self.time, self.playing = 0.0, False  # again from the start
             self.playing = not self.playing
         elif key in ("faster", "slower"):
             self.speed = min(64.0, max(1 / 64, self.speed * (1.5 if key == "faster" else 1 / 1.5)))
