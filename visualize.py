@@ -30,7 +30,7 @@ from microdlm.canvas import canvas
 from microdlm.errors import UserError
 from microdlm.moments import CLOCKS, ends, moment
 from microdlm.picture import save_gif, save_svg
-from microdlm.player import Player, play
+from microdlm.player import Player, play, tidy_end
 from microdlm.pretrained import LONGEST, LanguageModel, load
 from microdlm.recording import Lane, Recording, judged, load_recording, record
 from microdlm.score import table, verdict
@@ -105,7 +105,7 @@ def write(cfg: Config, console: Console) -> Recording:
         raise UserError(
             f"{cfg.judge} is not a GPT: only a GPT's likelihood is exact and cheap, so only a GPT can be --judge"
         )
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+    with tidy_end(), Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         for name, lm, sampler, steps in field:
             x = page(cfg, lm)
             task, done = progress.add_task(f"{lm.kind} writes", total=int((x == lm.mask_id).sum())), []

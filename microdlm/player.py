@@ -80,7 +80,7 @@ class Player:
 
 def play(player: Player, console: Console) -> float:
     """Until the end, or until q. Returns the share of the time that went into drawing."""
-    with keyboard() as keys, Live(console=console, screen=True, auto_refresh=False) as live:
+    with tidy_end(), keyboard() as keys, Live(console=console, screen=True, auto_refresh=False) as live:
         began = last = time.perf_counter()
         drawing, due = 0.0, began
         while not player.over:
@@ -102,9 +102,20 @@ def play(player: Player, console: Console) -> float:
 
 
 @contextmanager
+def tidy_end() -> Iterator[None]:
+    """Told to end, we do so as after an exception: whoever changed the terminal puts it back."""
+    told = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+    handlers = {s: signal.signal(s, lambda number, frame: sys.exit(128 + number)) for s in told}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
 def keyboard() -> Iterator[Callable[[float], list[str]]]:
-    """A function that waits so many seconds for keys and names them. The terminal is as before afterwards, also when
-    we are told to end."""
+    """A function that waits so many seconds for keys and names them. The terminal is as before afterwards."""
     if termios is None or not sys.stdin.isatty():
         yield lambda seconds: time.sleep(seconds) or []
         return
@@ -112,8 +123,6 @@ def keyboard() -> Iterator[Callable[[float], list[str]]]:
     before = termios.tcgetattr(fd)
     raw = [*before[:3], before[3] & ~(termios.ICANON | termios.ECHO), *before[4:6], list(before[6])]
     raw[6][termios.VSUSP] = b"\0"  # Ctrl-Z would leave the terminal to the shell as it is
-    told = (signal.SIGTERM, signal.SIGHUP)
-    handlers = {s: signal.signal(s, lambda number, frame: sys.exit(128 + number)) for s in told}
 
     def wait(seconds: float) -> list[str]:
         ready, _, _ = select.select([fd], [], [], seconds)
@@ -125,5 +134,3 @@ def keyboard() -> Iterator[Callable[[float], list[str]]]:
         yield wait
     finally:
         termios.tcsetattr(fd, termios.TCSADRAIN, before)
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
