@@ -34,7 +34,7 @@ from microdlm.player import Player, play, tidy_end
 from microdlm.pretrained import LONGEST, LanguageModel, load
 from microdlm.recording import Lane, Recording, Step, Token, judged, load_recording, record
 from microdlm.score import table, verdict
-from microdlm.screen import Stage, lines
+from microdlm.screen import Stage, lines, shown
 
 TWINS = ("shakespeare-diffusion", "shakespeare-gpt")
 SHARES = (0, 10, 25, 50, 75, 90, 100)  # per cent written, for snapshots
@@ -172,7 +172,7 @@ def spoken(lane: Lane, made: int) -> str:
             blanks += 1
             continue
         parts += [f" [{blanks} blank{'s' * (blanks > 1)}] "] if blanks else []
-        parts.append(token.replace("\n", " / "))
+        parts += [" / " if c == "\n" else shown(c) for c in token]
         blanks = 0
     return "".join(parts).strip()
 
@@ -184,7 +184,7 @@ def transcript(recording: Recording, console: Console) -> None:
             made = when(lane, share)
             passes = lane.steps[made - 1].passes if made else 0
             line = f"{lane.name}, {share} percent written, {passes} forward passes: {spoken(lane, made)}"
-            console.print(line, markup=False, soft_wrap=True)
+            console.print(line, soft_wrap=True)
         last, judge = lane.steps[-1], lane.judge
         cost = f"{last.passes} forward passes, {last.read} tokens read, {last.seconds:.3f} seconds"
         nats = f", {judge['nats_per_char']:.2f} nats per character" if judge else ""
@@ -239,7 +239,7 @@ def refuse(cfg: Config) -> None:
 
 def main(cfg: Config) -> None:
     refuse(cfg)
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False, emoji=False)  # a text that says :sun: says :sun:
     recording = load_recording(Path(cfg.text)) if cfg.what == "replay" else write(cfg, console)
     if cfg.save is not None:
         SAVE[cfg.save.suffix](recording, cfg, cfg.save)
