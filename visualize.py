@@ -226,9 +226,18 @@ SAVE: dict[str, Callable[[Recording, Config, Path], None]] = {
 }
 
 
+def save(recording: Recording, cfg: Config, path: Path) -> None:
+    try:
+        SAVE[path.suffix](recording, cfg, path)
+    except OSError as e:
+        raise UserError(f"--save {path}: it cannot be written ({e.strerror}): choose another file") from None
+
+
 def refuse(cfg: Config) -> None:
     """What can be seen to be wrong before anything is written."""
     cli.one_of(cfg.clock, CLOCKS, "clock")
+    if not (cfg.sampler and cfg.steps):
+        raise UserError("--sampler and --steps take one value or more: --sampler confidence, --steps 32")
     if cfg.save is not None and cfg.save.suffix not in SAVE:
         raise UserError(f"--save {cfg.save}: it must end in {', '.join(SAVE)}")
     if cfg.save is not None and not cfg.save.parent.is_dir():
@@ -242,7 +251,7 @@ def main(cfg: Config) -> None:
     console = Console(highlight=False, markup=False, emoji=False)  # a text that says :sun: says :sun:
     recording = load_recording(Path(cfg.text)) if cfg.what == "replay" else write(cfg, console)
     if cfg.save is not None:
-        SAVE[cfg.save.suffix](recording, cfg, cfg.save)
+        save(recording, cfg, cfg.save)
     if cfg.plain:
         transcript(recording, console)
     elif cfg.what == "snapshots":
