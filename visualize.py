@@ -113,7 +113,7 @@ def write(cfg: Config, console: Console) -> Recording:
             for step, left in masked(start, record(lm, x, sampler, steps, cfg.seed, temperature=cfg.temperature)):
                 done.append(step)
                 progress.update(task, completed=start.count(None) - left)
-            label = called(cfg, lm, sampler, steps)
+            label = called(cfg, name, lm, sampler, steps, [other.kind for _, other, *_ in field].count(lm.kind) > 1)
             lane = Lane(label, lm.kind, name, lm.model.num_parameters(), sampler, steps, start, done)
             lanes.append(replace(lane, judge=judged(judge, cfg.judge, lane)))
     begins = cfg.text if cfg.what == "infill" else prompt(cfg)
@@ -129,10 +129,12 @@ def masked(start: list[Token], steps: Iterable[Step]) -> Iterator[tuple[Step, in
         yield step, len(blanks)
 
 
-def called(cfg: Config, lm: LanguageModel, sampler: str, steps: int) -> str:
+def called(cfg: Config, name: str, lm: LanguageModel, sampler: str, steps: int, twins: bool) -> str:
     """A lane's name: what tells it from the others."""
     if cfg.what == "compare":
         return f"{sampler}, {steps} steps"
+    if twins:
+        return Path(name).name
     return "GPT" if lm.kind == "gpt" else f"diffusion, {sampler}"
 
 
