@@ -129,11 +129,11 @@ def masked(start: list[Token], steps: Iterable[Step]) -> Iterator[tuple[Step, in
         yield step, len(blanks)
 
 
-def called(cfg: Config, name: str, lm: LanguageModel, sampler: str, steps: int, twins: bool) -> str:
+def called(cfg: Config, name: str, lm: LanguageModel, sampler: str, steps: int, several: bool) -> str:
     """A lane's name: what tells it from the others."""
     if cfg.what == "compare":
         return f"{sampler}, {steps} steps"
-    if twins:
+    if several:
         return Path(name).name
     return "GPT" if lm.kind == "gpt" else f"diffusion, {sampler}"
 
