@@ -117,7 +117,8 @@ def sound(lane: Lane) -> bool:
     counts = all(isinstance(n, int) for s in lane.steps for n in (s.passes, s.read, *s.at))
     tokens = all(isinstance(t, str | None) for s in [lane.start, *(s.to for s in lane.steps)] for t in s)
     places = all(0 <= at < len(lane.start) for s in lane.steps for at in s.at)
-    shares = all(p is None or 0 <= p <= 1 for s in lane.steps for p in s.p) and math.isfinite(totals[-1][0])
+    shares = all(p is None or 0 <= p <= 1 for s in lane.steps for p in s.p)
+    grows = grows and all(math.isfinite(total) for total in totals[-1])
     lengths = all(len(s.at) == len(s.to) == len(s.p) for s in lane.steps) and lane.start and lane.steps
     return bool(grows and counts and tokens and places and shares and lengths)
 
