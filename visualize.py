@@ -151,7 +151,7 @@ def snapshots(recording: Recording, cfg: Config, console: Console, shares=SHARES
         grid.add_column()
         for share in shares:
             made = when(lane, share)
-            m = moment(lane, "passes", lane.steps[made - 1].passes if made else -1.0)
+            m = moment(lane, "own", lane.steps[made - 1].seconds if made else -1.0)
             rows, _ = lines(m, max(20, room), cfg.heat)
             grid.add_row(f"{share} %", f"pass {m.step.passes}", Text("\n").join(rows))
         console.print(Text(f"\n{lane.name}", style="bold"), grid)

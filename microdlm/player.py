@@ -27,7 +27,7 @@ SECONDS = 8.0  # how long the slowest lane takes at speed 1
 KEYS = "space pause  ←/→ step  +/- speed  q quit"
 NAMES = {b" ": "pause", b"\x1b[C": "forward", b"\x1b[D": "back", b"+": "faster", b"-": "slower", b"q": "quit"}
 KEY = re.compile(rb"\x1b\[[A-D]|.")
-SHARE = 0.05  # of the time, at most, is spent on drawing
+SHARE = 0.05  # of the time, at most, is spent on drawing; but a frame a second is drawn, a stalled terminal or not
 
 
 @dataclass
@@ -38,7 +38,7 @@ class Player:
     clock: str = "own"
     speed: float = 1.0
     heat: bool = False
-    time: float = 0.0  # of the recording: seconds or passes
+    time: float | int = 0.0  # of the recording: seconds or passes
     playing: bool = True
     asked: bool = field(default=False)  # whether somebody used a key: then the end waits for q
 
@@ -90,7 +90,7 @@ def play(player: Player, console: Console) -> float:
             if now >= due:
                 live.update(player.stage(console.height, KEYS), refresh=True)
                 took = time.perf_counter() - now
-                drawing, due = drawing + took, now + max(1 / 20, took / SHARE)
+                drawing, due = drawing + took, now + min(1.0, max(1 / 20, took / SHARE))
             pressed = keys(max(0.0, due - time.perf_counter()))
             if "quit" in pressed:
                 break

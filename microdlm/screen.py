@@ -109,7 +109,7 @@ class Stage:
 
     recording: Recording
     clock: str = "own"
-    time: float = float("inf")
+    time: float | int = float("inf")
     fresh: float = 0.0
     pace: str = ""  # how the clock runs, in words
     heat: bool = False
