@@ -13,7 +13,7 @@ after the other: what you see is what was measured, slowed down; --clock passes 
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -30,11 +30,11 @@ from microdlm.canvas import canvas
 from microdlm.errors import UserError
 from microdlm.moments import CLOCKS, ends, moment
 from microdlm.picture import save_gif, save_svg
-from microdlm.player import Player, play
+from microdlm.player import Player, play, tidy_end
 from microdlm.pretrained import LONGEST, LanguageModel, load
-from microdlm.recording import Lane, Recording, judged, load_recording, record
+from microdlm.recording import Lane, Recording, Step, Token, judged, load_recording, record
 from microdlm.score import table, verdict
-from microdlm.screen import Stage, lines
+from microdlm.screen import Stage, lines, shown
 
 TWINS = ("shakespeare-diffusion", "shakespeare-gpt")
 SHARES = (0, 10, 25, 50, 75, 90, 100)  # per cent written, for snapshots
@@ -105,25 +105,36 @@ def write(cfg: Config, console: Console) -> Recording:
         raise UserError(
             f"{cfg.judge} is not a GPT: only a GPT's likelihood is exact and cheap, so only a GPT can be --judge"
         )
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+    with tidy_end(), Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         for name, lm, sampler, steps in field:
             x = page(cfg, lm)
-            task, done = progress.add_task(f"{lm.kind} writes", total=int((x == lm.mask_id).sum())), []
-            for step in record(lm, x, sampler, steps, cfg.seed, temperature=cfg.temperature):
-                done.append(step)
-                progress.update(task, advance=sum(1 if to is not None else -1 for to in step.to))
             start = [None if i == lm.mask_id else lm.tokenizer.decode([i]) for i in x[0].tolist()]
-            label = called(cfg, lm, sampler, steps)
+            task, done = progress.add_task(f"{lm.kind} writes", total=start.count(None)), []
+            for step, left in masked(start, record(lm, x, sampler, steps, cfg.seed, temperature=cfg.temperature)):
+                done.append(step)
+                progress.update(task, completed=start.count(None) - left)
+            label = called(cfg, name, lm, sampler, steps, [other.kind for _, other, *_ in field].count(lm.kind) > 1)
             lane = Lane(label, lm.kind, name, lm.model.num_parameters(), sampler, steps, start, done)
             lanes.append(replace(lane, judge=judged(judge, cfg.judge, lane)))
     begins = cfg.text if cfg.what == "infill" else prompt(cfg)
     return Recording(begins, max(len(lane.start) for lane in lanes), cfg.temperature, cfg.seed, lanes)
 
 
-def called(cfg: Config, lm: LanguageModel, sampler: str, steps: int) -> str:
+def masked(start: list[Token], steps: Iterable[Step]) -> Iterator[tuple[Step, int]]:
+    """Each step, and how many MASKs it leaves. A sampler that revises may change one token into another."""
+    blanks = {i for i, token in enumerate(start) if token is None}
+    for step in steps:
+        for at, to in zip(step.at, step.to, strict=True):
+            (blanks.add if to is None else blanks.discard)(at)
+        yield step, len(blanks)
+
+
+def called(cfg: Config, name: str, lm: LanguageModel, sampler: str, steps: int, several: bool) -> str:
     """A lane's name: what tells it from the others."""
     if cfg.what == "compare":
         return f"{sampler}, {steps} steps"
+    if several:
+        return Path(name).name
     return "GPT" if lm.kind == "gpt" else f"diffusion, {sampler}"
 
 
@@ -133,26 +144,24 @@ def called(cfg: Config, lm: LanguageModel, sampler: str, steps: int) -> str:
 def snapshots(recording: Recording, cfg: Config, console: Console, shares=SHARES) -> None:
     """The text when so much of it was written, lane by lane."""
     for lane in recording.lanes:
+        room = console.width - len(f"100 %  pass {lane.steps[-1].passes}  ")
         grid = Table.grid(padding=(0, 2))
         grid.add_column(justify="right", style="dim", no_wrap=True)
         grid.add_column(justify="right", style="dim", no_wrap=True)
         grid.add_column()
-        blanks = lane.start.count(None)
         for share in shares:
-            made = when(lane, blanks * share / 100)
-            m = moment(lane, "passes", lane.steps[made - 1].passes if made else -1.0)
-            rows, _ = lines(m, max(20, console.width - 18), cfg.heat)
+            made = when(lane, share)
+            m = moment(lane, "own", lane.steps[made - 1].seconds if made else -1.0)
+            rows, _ = lines(m, max(20, room), cfg.heat)
             grid.add_row(f"{share} %", f"pass {m.step.passes}", Text("\n").join(rows))
         console.print(Text(f"\n{lane.name}", style="bold"), grid)
 
 
-def when(lane: Lane, many: float) -> int:
-    """After how many steps at least so many tokens have been written."""
-    written, made = 0, 0
-    while written < many and made < len(lane.steps):
-        written += sum(1 if to is not None else -1 for to in lane.steps[made].to)
-        made += 1
-    return made
+def when(lane: Lane, share: float) -> int:
+    """After how many steps at least `share` per cent of the MASKs were written. 100: the end, revisions included."""
+    blanks, end = lane.start.count(None), len(lane.steps)
+    left = [blanks, *(n for _, n in masked(lane.start, lane.steps))]
+    return end if share == 100 else next((i for i, n in enumerate(left) if n <= blanks * (100 - share) / 100), end)
 
 
 def spoken(lane: Lane, made: int) -> str:
@@ -165,7 +174,7 @@ def spoken(lane: Lane, made: int) -> str:
             blanks += 1
             continue
         parts += [f" [{blanks} blank{'s' * (blanks > 1)}] "] if blanks else []
-        parts.append(token.replace("\n", " / "))
+        parts += [" / " if c == "\n" else shown(c) for c in token]
         blanks = 0
     return "".join(parts).strip()
 
@@ -174,10 +183,10 @@ def transcript(recording: Recording, console: Console) -> None:
     """For a screen reader: no boxes, no dots, no colours."""
     for lane in recording.lanes:
         for share in (0, 25, 50, 75, 100):
-            made = when(lane, lane.start.count(None) * share / 100)
+            made = when(lane, share)
             passes = lane.steps[made - 1].passes if made else 0
             line = f"{lane.name}, {share} percent written, {passes} forward passes: {spoken(lane, made)}"
-            console.print(line, markup=False, soft_wrap=True)
+            console.print(line, soft_wrap=True)
         last, judge = lane.steps[-1], lane.judge
         cost = f"{last.passes} forward passes, {last.read} tokens read, {last.seconds:.3f} seconds"
         nats = f", {judge['nats_per_char']:.2f} nats per character" if judge else ""
@@ -219,9 +228,18 @@ SAVE: dict[str, Callable[[Recording, Config, Path], None]] = {
 }
 
 
+def save(recording: Recording, cfg: Config, path: Path) -> None:
+    try:
+        SAVE[path.suffix](recording, cfg, path)
+    except OSError as e:
+        raise UserError(f"--save {path}: it cannot be written ({e.strerror}): choose another file") from None
+
+
 def refuse(cfg: Config) -> None:
     """What can be seen to be wrong before anything is written."""
     cli.one_of(cfg.clock, CLOCKS, "clock")
+    if not (cfg.sampler and cfg.steps):
+        raise UserError("--sampler and --steps take one value or more: --sampler confidence, --steps 32")
     if cfg.save is not None and cfg.save.suffix not in SAVE:
         raise UserError(f"--save {cfg.save}: it must end in {', '.join(SAVE)}")
     if cfg.save is not None and not cfg.save.parent.is_dir():
@@ -232,10 +250,10 @@ def refuse(cfg: Config) -> None:
 
 def main(cfg: Config) -> None:
     refuse(cfg)
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False, emoji=False)  # a text that says :sun: says :sun:
     recording = load_recording(Path(cfg.text)) if cfg.what == "replay" else write(cfg, console)
     if cfg.save is not None:
-        SAVE[cfg.save.suffix](recording, cfg, cfg.save)
+        save(recording, cfg, cfg.save)
     if cfg.plain:
         transcript(recording, console)
     elif cfg.what == "snapshots":

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from microdlm.recording import Lane, Recording, Step
 
 # What a lane's time is: seconds that were measured, or forward passes.
-CLOCKS: dict[str, Callable[[Step], float]] = {"own": lambda step: step.seconds, "passes": lambda step: step.passes}
+CLOCKS: dict[str, Callable[[Step], float | int]] = {"own": lambda step: step.seconds, "passes": lambda step: step.passes}
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Moment:
         return sum(len(token or "") for token, given in zip(self.text, self.lane.start, strict=True) if given is None)
 
 
-def moment(lane: Lane, clock: str, time: float, fresh: float = 0.0) -> Moment:
+def moment(lane: Lane, clock: str, time: float | int, fresh: float | int = 0.0) -> Moment:
     """The lane at `time`; what changed in the last `fresh` of it (and always the last step) is new."""
     times = [CLOCKS[clock](step) for step in lane.steps]
     made = bisect_right(times, time)
@@ -39,11 +39,11 @@ def moment(lane: Lane, clock: str, time: float, fresh: float = 0.0) -> Moment:
     return Moment(lane, text, p, changed if not done or time - times[-1] < fresh else set(), step, done)
 
 
-def ends(recording: Recording, clock: str) -> float:
+def ends(recording: Recording, clock: str) -> float | int:
     """When the last lane is done."""
     return max(CLOCKS[clock](lane.steps[-1]) for lane in recording.lanes)
 
 
-def instants(recording: Recording, clock: str) -> list[float]:
+def instants(recording: Recording, clock: str) -> list[float | int]:
     """Every time at which something happens."""
     return sorted({0.0, *(CLOCKS[clock](step) for lane in recording.lanes for step in lane.steps)})

@@ -27,7 +27,7 @@ SECONDS = 8.0  # how long the slowest lane takes at speed 1
 KEYS = "space pause  ←/→ step  +/- speed  q quit"
 NAMES = {b" ": "pause", b"\x1b[C": "forward", b"\x1b[D": "back", b"+": "faster", b"-": "slower", b"q": "quit"}
 KEY = re.compile(rb"\x1b\[[A-D]|.")
-SHARE = 0.05  # of the time, at most, is spent on drawing
+SHARE = 0.05  # of the time, at most, is spent on drawing; but a frame a second is drawn, a stalled terminal or not
 
 
 @dataclass
@@ -38,7 +38,7 @@ class Player:
     clock: str = "own"
     speed: float = 1.0
     heat: bool = False
-    time: float = 0.0  # of the recording: seconds or passes
+    time: float | int = 0.0  # of the recording: seconds or passes
     playing: bool = True
     asked: bool = field(default=False)  # whether somebody used a key: then the end waits for q
 
@@ -47,8 +47,8 @@ class Player:
 
     @property
     def rate(self) -> float:
-        """Recorded time that passes in a second."""
-        return self.speed * self.end / SECONDS
+        """Recorded time that passes in a second. Where there was nothing to write, any will do."""
+        return self.speed * (self.end or 1.0) / SECONDS
 
     def tick(self, seconds: float) -> None:
         if self.playing:
@@ -62,8 +62,8 @@ class Player:
             after, here = bisect_right(self.instants, self.time), bisect_left(self.instants, self.time)
             self.time = self.instants[min(after, len(self.instants) - 1) if key == "forward" else max(0, here - 1)]
         elif key == "pause":
-            if not self.playing and self.time >= self.end:
-                self.time = 0.0  # again from the start
+            if self.time >= self.end:
+                self.time, self.playing = 0.0, False  # again from the start
             self.playing = not self.playing
         elif key in ("faster", "slower"):
             self.speed = min(64.0, max(1 / 64, self.speed * (1.5 if key == "faster" else 1 / 1.5)))
@@ -80,7 +80,7 @@ class Player:
 
 def play(player: Player, console: Console) -> float:
     """Until the end, or until q. Returns the share of the time that went into drawing."""
-    with keyboard() as keys, Live(console=console, screen=True, auto_refresh=False) as live:
+    with tidy_end(), keyboard() as keys, Live(console=console, screen=True, auto_refresh=False) as live:
         began = last = time.perf_counter()
         drawing, due = 0.0, began
         while not player.over:
@@ -90,7 +90,7 @@ def play(player: Player, console: Console) -> float:
             if now >= due:
                 live.update(player.stage(console.height, KEYS), refresh=True)
                 took = time.perf_counter() - now
-                drawing, due = drawing + took, now + max(1 / 20, took / SHARE)
+                drawing, due = drawing + took, now + min(1.0, max(1 / 20, took / SHARE))
             pressed = keys(max(0.0, due - time.perf_counter()))
             if "quit" in pressed:
                 break
@@ -102,9 +102,20 @@ def play(player: Player, console: Console) -> float:
 
 
 @contextmanager
+def tidy_end() -> Iterator[None]:
+    """Told to end, we do so as after an exception: whoever changed the terminal puts it back."""
+    told = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+    handlers = {s: signal.signal(s, lambda number, frame: sys.exit(128 + number)) for s in told}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
 def keyboard() -> Iterator[Callable[[float], list[str]]]:
-    """A function that waits so many seconds for keys and names them. The terminal is as before afterwards, also when
-    we are told to end."""
+    """A function that waits so many seconds for keys and names them. The terminal is as before afterwards."""
     if termios is None or not sys.stdin.isatty():
         yield lambda seconds: time.sleep(seconds) or []
         return
@@ -112,8 +123,6 @@ def keyboard() -> Iterator[Callable[[float], list[str]]]:
     before = termios.tcgetattr(fd)
     raw = [*before[:3], before[3] & ~(termios.ICANON | termios.ECHO), *before[4:6], list(before[6])]
     raw[6][termios.VSUSP] = b"\0"  # Ctrl-Z would leave the terminal to the shell as it is
-    told = (signal.SIGTERM, signal.SIGHUP)
-    handlers = {s: signal.signal(s, lambda number, frame: sys.exit(128 + number)) for s in told}
 
     def wait(seconds: float) -> list[str]:
         ready, _, _ = select.select([fd], [], [], seconds)
@@ -125,5 +134,3 @@ def keyboard() -> Iterator[Callable[[float], list[str]]]:
         yield wait
     finally:
         termios.tcsetattr(fd, termios.TCSADRAIN, before)
-        for number, handler in handlers.items():
-            signal.signal(number, handler)

@@ -4,6 +4,7 @@ A recording is plain data. The terminal plays it, the page plays it, and a test 
 it cost are measured once, here, whatever then shows them.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from microdlm.cost import CountForwards, now
 from microdlm.errors import UserError
+from microdlm.objectives import without_mask
 from microdlm.pretrained import LanguageModel
 from microdlm.runs import provenance, read_json, write_json
 
@@ -86,20 +88,39 @@ def load_recording(path: Path) -> Recording:
             raise ValueError("another format")
         lanes = [Lane(**lane | {"steps": [Step(**step) for step in lane["steps"]]}) for lane in data.pop("lanes")]
         recording = Recording(**data, lanes=lanes)
-        if not lanes or not all(sound(lane) for lane in lanes):
+        if not lanes or not all(sound(lane) for lane in lanes) or not whole(recording):
             raise ValueError("its steps do not fit its text")
-    except (KeyError, TypeError, ValueError, AttributeError) as e:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as e:
         raise UserError(f"{path} is not a recording of this program ({e!s:.80}): make one with --save") from None
     return recording
 
 
+# What a file may hold is told to a terminal: a name must be printable, a number a number.
+
+
+def whole(recording: Recording) -> bool:
+    """The settings are what they are called, and so is what each lane is called and was judged."""
+    counts = all(isinstance(n, int) for n in (recording.length, recording.seed))
+    named = [name for lane in recording.lanes for name in (lane.name, lane.model, lane.sampler)]
+    for judge in (lane.judge for lane in recording.lanes if lane.judge is not None):
+        named.append(judge["model"])
+        counts = counts and math.isfinite(judge["nats_per_char"]) and math.isfinite(judge["held_out"] or 0)
+    kinds = all(lane.kind in ("diffusion", "gpt") for lane in recording.lanes)
+    names = all(isinstance(name, str) and name.isprintable() for name in named)
+    return counts and kinds and names and isinstance(recording.prompt, str) and math.isfinite(recording.temperature)
+
+
 def sound(lane: Lane) -> bool:
-    """Every change lies in the text, is a token or None, and no total ever falls."""
+    """There is a text and somebody wrote it. Every change lies in it, is a token or None, and no total ever falls."""
     totals = [(0, 0, 0), *((s.seconds, s.passes, s.read) for s in lane.steps)]
     grows = all(b >= a for before, after in pairwise(totals) for a, b in zip(before, after, strict=True))
+    counts = all(isinstance(n, int) for s in lane.steps for n in (s.passes, s.read, *s.at))
     tokens = all(isinstance(t, str | None) for s in [lane.start, *(s.to for s in lane.steps)] for t in s)
     places = all(0 <= at < len(lane.start) for s in lane.steps for at in s.at)
-    return grows and tokens and places and all(len(s.at) == len(s.to) == len(s.p) for s in lane.steps)
+    shares = all(p is None or 0 <= p <= 1 for s in lane.steps for p in s.p)
+    grows = grows and all(math.isfinite(total) for total in totals[-1])
+    lengths = all(len(s.at) == len(s.to) == len(s.p) for s in lane.steps) and lane.start and lane.steps
+    return bool(grows and counts and tokens and places and shares and lengths)
 
 
 class Witness(CountForwards):
@@ -110,10 +131,13 @@ class Witness(CountForwards):
         self.asked, self.said = at, logits
         return logits
 
-    def probability(self, position: int, token: int) -> float | None:
-        """How probable `token` was held at this position of the window; None if that was not asked last."""
+    def probability(self, position: int, token: int, mask_id: int) -> float | None:
+        """How probable `token` was held at this position of the window, MASK being no token (SUBS); None if that was
+        not asked last."""
         row = (self.asked == position).nonzero() if not self.causal else torch.zeros(1, 1, dtype=torch.long)
-        return self.said[row[0, 0]].double().softmax(-1)[token].item() if len(row) else None
+        if not len(row):
+            return None
+        return without_mask(self.said[row[0, 0]].double(), mask_id).softmax(-1)[token].item()
 
 
 def record(lm: LanguageModel, x: Int[Tensor, "1 L"], sampler: str, num_steps: int, seed: int, **how) -> Iterator[Step]:
@@ -132,7 +156,7 @@ def record(lm: LanguageModel, x: Int[Tensor, "1 L"], sampler: str, num_steps: in
         ids = after[0, at].tolist()
         to = [None if i == lm.mask_id else lm.tokenizer.decode([i]) for i in ids]
         p = [
-            None if i == lm.mask_id else witness.probability(place - window, i)
+            None if i == lm.mask_id else witness.probability(place - window, i, lm.mask_id)
             for place, i in zip(at, ids, strict=True)
         ]
         yield Step(seconds, witness.passes, witness.token_forwards, at, to, p)

@@ -15,7 +15,7 @@ WIDE, NARROW = ("passes", "tokens read", "seconds", "chars/s", "nats/char"), ("p
 def table(moments: Sequence[Moment], wide: bool = True) -> Table:
     """What each lane has cost so far."""
     t = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    t.add_column("so far", header_style="dim")
+    t.add_column("so far", header_style="dim", no_wrap=True)  # one line a lane: the screen counts on it
     for name in WIDE if wide else NARROW:
         t.add_column(name, justify="right", no_wrap=True, header_style="dim")
     for m in moments:

@@ -48,11 +48,12 @@ def lines(m: Moment, width: int, heat: bool) -> tuple[list[Text], int]:
     rows, used, latest = [Text()], 0, 0
     for i in range(len(m.text)):
         glyphs, style = cell(m, i, heat)
-        if used + cell_len(glyphs) > width and used:
-            rows.append(Text())
-            used = 0
-        rows[-1].append(glyphs, style)
-        used += cell_len(glyphs)
+        for glyph in glyphs:  # a token may be longer than a line
+            if used + cell_len(glyph) > width and used:
+                rows.append(Text())
+                used = 0
+            rows[-1].append(glyph, style)
+            used += cell_len(glyph)
         latest = len(rows) - 1 if i in m.changed else latest
     return rows, latest
 
@@ -91,13 +92,24 @@ def headline(recording: Recording, pace: str) -> Text:
     return Text("   ".join(words), style="dim", no_wrap=True, overflow="ellipsis")
 
 
+def tall(texts: list[Text], console: Console, options) -> int:
+    return sum(len(console.render_lines(text, options)) for text in texts)
+
+
+def fitting(texts: list[Text], height: int, console: Console, options) -> list[Text]:
+    """The first of them, as many as have room. While a race is played, that is: afterwards all of them are printed."""
+    while texts and tall(texts, console, options) > height:
+        texts = texts[:-1]
+    return texts
+
+
 @dataclass(frozen=True)
 class Stage:
     """A recording at one moment, as large as the window it is in."""
 
     recording: Recording
     clock: str = "own"
-    time: float = float("inf")
+    time: float | int = float("inf")
     fresh: float = 0.0
     pace: str = ""  # how the clock runs, in words
     heat: bool = False
@@ -115,9 +127,9 @@ class Stage:
         text = max(len(lines(m, each - 4, self.heat)[0]) for m in moments)
         if self.height is not None:  # what is left for the text, when all else has its lines
             floors = 1 if side_by_side else len(lanes)
-            under = sum(len(console.render_lines(line, options)) for line in below)
-            rest = self.height - 2 - len(lanes) - under - len(keys)
-            text = min(text, max(1, rest // floors - 2))
+            rest = self.height - 2 - len(lanes) - len(keys)
+            below = fitting(below, rest - 3 * floors, console, options)
+            text = min(text, max(1, (rest - tall(below, console, options)) // floors - 2))
         panels = [panel(m, each, text, self.heat) for m in moments]
         grid = Table.grid()
         if side_by_side:
