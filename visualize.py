@@ -30,7 +30,7 @@ from microdlm.canvas import canvas
 from microdlm.errors import UserError
 from microdlm.moments import CLOCKS, ends, moment
 from microdlm.picture import save_gif, save_svg
-from microdlm.player import Player, play, tidy_end
+from microdlm.player import SECONDS, Player, play, tidy_end
 from microdlm.pretrained import LONGEST, LanguageModel, load
 from microdlm.recording import Lane, Recording, Step, Token, judged, load_recording, record
 from microdlm.score import table, verdict
@@ -73,6 +73,8 @@ def entrants(cfg: Config) -> list[tuple[str, LanguageModel, str, int]]:
         raise UserError(f"{cfg.what} takes one --model")
     if cfg.what == "race" and len(models) < 2:
         raise UserError("a race takes two models or more; python visualize.py one shows one")
+    if all(lm.kind == "gpt" for _, lm in models) and cfg.sampler != Config.sampler:
+        raise UserError("a GPT writes from left to right: it takes no --sampler")
     ways = [(sampler, steps) for sampler in cfg.sampler for steps in cfg.steps]
     return [
         (name, lm, *(("left_to_right", cfg.length) if lm.kind == "gpt" else way))
@@ -209,9 +211,10 @@ def result(recording: Recording, cfg: Config, console: Console) -> None:
 # Save
 
 
-def save_moving(recording: Recording, cfg: Config, path: Path, columns: int = 88, fps: int = 12) -> None:
-    """As the terminal shows it, without keys; the finish line stands for four seconds."""
+def save_moving(recording: Recording, cfg: Config, path: Path, columns: int = 88, most: int = 240) -> None:
+    """As the terminal shows it, without keys, 12 frames a second and `most` at most; the end stands four seconds."""
     player = Player(recording, cfg.clock, cfg.speed, cfg.heat)
+    fps = min(12, most * cfg.speed / SECONDS)
     console = Console(width=columns)
     rows = max(len(console.render_lines(Stage(recording, cfg.clock))), len(console.render_lines(player.stage())))
     frames = []

@@ -68,9 +68,8 @@ def colour(of, default: str) -> str:
 def save_gif(frames: Iterable[tuple[RenderableType, float]], path: Path, columns: int, rows: int) -> None:
     """Screens, and for how many seconds each is shown. One palette for all, so that nothing shimmers."""
     screens, seconds = zip(*frames, strict=True)
-    images = [draw(screen, columns, rows) for screen in screens]
-    palette = images[len(images) // 2].quantize(64)
-    flat = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
+    palette = draw(screens[len(screens) // 2], columns, rows).quantize(64)
+    flat = [draw(screen, columns, rows).quantize(palette=palette, dither=Image.Dither.NONE) for screen in screens]
     with atomic(path) as beside:
         durations = [round(1000 * s) for s in seconds]
         flat[0].save(beside, "GIF", save_all=True, append_images=flat[1:], duration=durations, loop=0, optimize=True)

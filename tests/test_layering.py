@@ -24,7 +24,7 @@ LONGER = {
     "visualize": (300, "six things to watch, as planned")
 }  # modules over 200 lines: name -> (lines allowed, the reason)
 # Lines in all. 2,400 was planned without tokenizers, comparison, nine ways to write, lessons, and the race (650).
-CORE = 4450
+CORE = 4500
 SCRIPTS = [*ROOT.glob("*.py"), *ROOT.glob("results/*.py"), *ROOT.glob("weights/*.py"), *ROOT.glob("steps/*.py")]
 
 

@@ -674,6 +674,14 @@ def test_a_gif_lasts_as_long_as_it_says(say, saved):
     assert Path("race.gif").stat().st_size * 97 / 13 < 2e6  # at speed 1 it has 97 frames
 
 
+def test_a_slow_gif_has_no_more_frames_than_it_may(visualize, saved, monkeypatch):
+    """A quarter as fast, 32 seconds long: fewer frames a second, and the same length."""
+    recording, kept = load_recording(saved), []
+    monkeypatch.setattr(visualize, "save_gif", lambda frames, *rest: kept.extend(frames))
+    visualize.save_moving(recording, visualize.Config(speed=1 / 4), Path("slow.gif"))
+    assert 240 <= len(kept) <= 242 and sum(seconds for _, seconds in kept[:-1]) == pytest.approx(32, abs=0.2)
+
+
 def test_a_gif_of_nothing_to_write(say):
     for clock in CLOCKS:
         said = say("race", "--length", "3", "--speed", "64", "--clock", clock, "--save", f"{clock}.gif")
@@ -710,6 +718,7 @@ BAD = {
     "infill aZ_": "Z",
     "infill": "infill takes a text",
     "infill _ab --model gpt": "beginning",
+    "one --model gpt --sampler ancestral": "no --sampler",
     "race abc": "infill takes a text",
     "one --prompt abcdef --length 5": "5",
     "one --prompt aZ": "Z",
