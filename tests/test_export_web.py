@@ -1,5 +1,6 @@
 """What a browser will run is what PyTorch computes; and where it is not, the export says so."""
 
+import functools
 import gzip
 import json
 from dataclasses import asdict
@@ -13,14 +14,14 @@ from microdlm.errors import UserError
 from microdlm.likelihood import estimate_nelbo
 from microdlm.pretrained import LanguageModel
 from microdlm.runs import write_json, write_tensors
-from microdlm.samplers import confidence
+from microdlm.samplers import left_to_right
 from microdlm.tokenizers import BPETokenizer, CharTokenizer
 from microdlm.transformer import Transformer, TransformerConfig
 
 for package in ("onnx", "onnxscript", "onnxruntime"):
     pytest.importorskip(package, reason="the export needs the extra `web`: pip install -e '.[web]'")
 
-from microdlm import export_web  # noqa: E402
+from microdlm import export_web, exporting  # noqa: E402
 
 LETTERS = CharTokenizer("\n abcdef")
 TEXT = "a bad cab\nfed a deaf cad\nbe a bee\n" * 40
@@ -43,12 +44,17 @@ def save(lm: LanguageModel, folder: Path) -> str:
     return str(folder)
 
 
-@pytest.fixture(scope="module", params=["diffusion", "gpt"])
-def exported(request, tmp_path_factory):
-    """A model and its float32 export."""
-    lm, path = tiny(request.param), tmp_path_factory.mktemp(request.param) / "full.onnx"
-    export_web.export(lm, path)
-    return lm, export_web.Session(path, lm.model)
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """exported(kind) -> a model and its float32 export, which is made once."""
+
+    @functools.cache
+    def make(kind: str):
+        lm, path = tiny(kind), tmp_path_factory.mktemp(kind) / "full.onnx"
+        exporting.export(lm, path)
+        return lm, exporting.Session(path, lm.model)
+
+    return make
 
 
 def random_ids(B: int, L: int) -> torch.Tensor:
@@ -56,9 +62,10 @@ def random_ids(B: int, L: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("B, L", [(1, 1), (1, 24), (3, 7)])
+@pytest.mark.parametrize("kind", ["diffusion", "gpt"])
 @torch.no_grad()
-def test_any_batch_and_any_length_gives_the_same_logits(exported, B, L):
-    lm, session = exported
+def test_any_batch_and_any_length_gives_the_same_logits(exported, kind, B, L):
+    lm, session = exported(kind)
     x = random_ids(B, L)
     assert torch.allclose(session(x), lm.model(x), atol=1e-4)
 
@@ -66,10 +73,8 @@ def test_any_batch_and_any_length_gives_the_same_logits(exported, B, L):
 @pytest.mark.parametrize("pieces", [[24], [1] * 24, [5, 1, 1, 17], [23, 1]])
 @torch.no_grad()
 def test_a_gpt_that_reads_piece_by_piece_reads_the_same(exported, pieces):
-    lm, session = exported
-    if lm.kind != "gpt":
-        pytest.skip("only a GPT has a cache")
-    x, past, rows = random_ids(2, 24), export_web.no_past(lm.model, 2).numpy(), []
+    lm, session = exported("gpt")
+    x, past, rows = random_ids(2, 24), exporting.no_past(lm.model, 2).numpy(), []
     for piece in x.split(pieces, dim=1):
         logits, past = session.run(["logits", "present"], {"x": piece.numpy().astype(np.int32), "past": past})
         rows.append(torch.from_numpy(logits))
@@ -79,11 +84,9 @@ def test_a_gpt_that_reads_piece_by_piece_reads_the_same(exported, pieces):
 
 def test_a_session_is_a_denoiser(exported):
     """Samplers and likelihoods take it as they take a network, and get the same."""
-    lm, session = exported
-    if lm.kind != "diffusion":
-        pytest.skip("a GPT is no denoiser")
+    lm, session = exported("diffusion")
     blank = torch.full((1, 24), lm.mask_id)
-    written = [[*confidence(f, blank, lm.mask_id, num_steps=6, temperature=0)][-1] for f in (lm.model, session)]
+    written = [[*left_to_right(f, blank, lm.mask_id, temperature=0)][-1] for f in (lm.model, session)]
     assert torch.equal(*written)
     g = [torch.Generator().manual_seed(0) for _ in range(2)]
     bounds = [
@@ -128,7 +131,7 @@ def test_an_export_of_other_weights_is_found_and_ends_with_exit_code_1(tmp_path,
         export_web.main(export_web.Config((name,), **options))
     assert stopped.value.code == 1
     tried = json.loads(options["out"].read_text())["models"]["diffusion"]["tried"]
-    assert list(tried) == list(export_web.VERSIONS) and all(found["argmax_agrees"] < 0.8 for found in tried.values())
+    assert list(tried) == list(exporting.VERSIONS) and all(found["argmax_agrees"] < 0.8 for found in tried.values())
 
 
 def test_the_name_of_a_file_follows_its_content(tmp_path):

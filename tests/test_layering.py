@@ -18,9 +18,10 @@ ORDER = [
     *("canvas", "masking", "attention", "transformer", "objectives", "likelihood"),  # from x_0 to a number
     *("drawing", "pacing", "stepping", "planned", "surest", "revising", "samplers", "blocks"),  # from MASKs to a text
     *("state", "training", "pretrained", "terminal", "comparison", "lesson"),  # what people use
+    *("exporting", "export_web"),  # what a browser runs
 ]
 LONGER = {}  # modules over 200 lines: name -> (lines allowed, the reason)
-CORE = 3760  # lines in all; 2,400 was planned without tokenizers, comparison, a terminal, nine ways to write, lessons
+CORE = 4020  # lines in all; 2,400 was planned without tokenizers, a terminal, nine ways to write, lessons, a site
 SCRIPTS = [*ROOT.glob("*.py"), *ROOT.glob("results/*.py"), *ROOT.glob("weights/*.py"), *ROOT.glob("steps/*.py")]
 
 

@@ -189,4 +189,4 @@ def test_each_measure_names_its_own_winner(gpt, first):
     code = "import { moral, verdicts } from './words.js'; out = [verdicts(data), moral(data, true)];"
     rows, moral = js(code, ends)
     assert [row["winner"] for row in rows] == [min(ends, key=lambda k: ends[k][row["axis"]]) for row in rows]
-    assert f"Here the {first} is first" in moral
+    assert f"By this clock the {first} is first" in moral

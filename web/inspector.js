@@ -1,6 +1,6 @@
 // What is known of one character: when it was written, how sure the model was, what else it considered.
 
-import { description, percent, shown, spoken } from "./words.js";
+import { description, glyph, percent, spoken } from "./words.js";
 
 function element(tag, className, ...children) {
   const made = document.createElement(tag);
@@ -12,7 +12,7 @@ function element(tag, className, ...children) {
 function bar({ token, p }, chosen) {
   const fill = element("span", "fill");
   fill.style.width = `${100 * p}%`;
-  const name = element("span", "token", shown(token));
+  const name = element("span", "token", glyph(token));
   name.title = spoken(token);
   const row = element("li", token === chosen ? "chosen" : "", name, element("span", "track", fill), element("span", "p", percent(p)));
   if (token === chosen) row.append(element("span", "unseen", "chosen"));
@@ -25,7 +25,7 @@ export function inspect(panel, lane, i) {
   const token = frame.tokens[i];
   const asked = token === null ? frame : timeline.frames[frame.when[i]];
   const best = frame.when[i] === 0 ? [] : (asked.top.get(i) ?? []);
-  const title = element("p", `what ${lane.kind}`, element("span", "glyph", shown(token)), element("span", "", capital(description(frame, i))));
+  const title = element("p", `what ${lane.kind}`, element("span", "glyph", glyph(token)), element("span", "", capital(description(frame, i))));
   panel.replaceChildren(title, best.length ? element("ol", "top", ...best.map((c) => bar(c, token))) : element("p", "hint", why(frame, i)));
 }
 

@@ -1,8 +1,8 @@
 // One lane of the race: a page of characters, its three counters, and the text as it reads.
 
-import { count, description, NAMES, seconds, shown, sureness } from "./words.js";
+import { count, description, NAMES, secondsAlone, shown, sureness } from "./words.js";
 
-const SHOW = { passes: count, read: count, seconds };
+const SHOW = { passes: count, read: count, seconds: secondsAlone };
 
 /** Draws frames of a Timeline. `onPoint(i)` and `onPress(i, key)` say what the reader's hand does to character i. */
 export class Lane {

@@ -333,6 +333,7 @@ export class Race {
     if (kinds.length < 2) this.lanes[0].note("A GPT cannot fill a blank at the very beginning: it predicts from what stands before. Only the diffusion model writes.");
     this.busy(true);
     this.announce("Both models are writing.");
+    $("lanes").scrollIntoView({ block: "nearest", behavior: this.calm ? "auto" : "smooth" });
     try {
       await done;
     } finally {

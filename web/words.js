@@ -14,6 +14,11 @@ export function seconds(value) {
   return value < 1 ? `${Math.round(value * 1000)} ms` : `${value.toFixed(value < 10 ? 2 : 1)} s`;
 }
 
+/** The same for a counter that says "seconds" below it. */
+export function secondsAlone(value) {
+  return value.toFixed(value < 9.95 ? 2 : 1);
+}
+
 /** How much more the larger is: "3.4 times", "31 times". */
 function times(a, b) {
   const ratio = Math.max(a, b) / Math.min(a, b);
@@ -35,14 +40,19 @@ export function verdicts(ends) {
 
 export const NAMES = { diffusion: "Diffusion", gpt: "GPT" };
 
+const WHY = {
+  "GPT true": "With its cache it reads each character once, so its many passes are light ones; a pass of the diffusion model reads the whole page.",
+  "GPT false": "Even without its cache it has no more to read than the diffusion model, which reads the whole page at every pass.",
+  "diffusion model true": "Here a pass costs much the same however little it reads, and it makes fewer of them.",
+  "diffusion model false": "Without its cache the GPT reads all that stands before a character to write it: many passes, and heavy ones.",
+};
+const WHERE = "Fewer passes pay where a pass over the page costs hardly more than one over a character: on a GPU with nothing else to do.";
+
 /** Why the clock says what it says. */
 export function moral(ends, cached) {
   if (!ends.gpt || !ends.diffusion) return "";
-  const faster = ends.gpt.seconds < ends.diffusion.seconds ? "GPT" : "diffusion model";
-  const why = cached
-    ? "With its cache the GPT reads each character once, so its many passes are light ones; a pass of the diffusion model reads the whole page."
-    : "Without its cache the GPT reads all that stands before a character to write it, so both read much and the one with fewer passes reads less.";
-  return `Here the ${faster} is first. ${why} Fewer passes pay where a pass over the page costs hardly more than one over a character: on a GPU with nothing else to do.`;
+  const first = ends.gpt.seconds < ends.diffusion.seconds ? "GPT" : "diffusion model";
+  return `By this clock the ${first} is first. ${WHY[`${first} ${cached}`]} ${WHERE}`;
 }
 
 /** How sure, in one of four bins: the number is the class of the look, the word its name. */
@@ -63,7 +73,12 @@ export function spoken(token) {
   return token === null ? "blank" : (SPOKEN[token] ?? token);
 }
 
-/** One character, as it is shown. */
+/** One character, as it is shown by itself: a space is visible. */
+export function glyph(token) {
+  return token === " " ? "␣" : shown(token);
+}
+
+/** One character, as it is shown in the page. */
 export function shown(token) {
   return token === null ? "·" : token === "\n" ? "↵" : token === " " ? "\u00a0" : token;
 }
