@@ -1,6 +1,6 @@
 // One lane of the race: a page of characters, its three counters, and the text as it reads.
 
-import { count, description, NAMES, secondsAlone, shown, sureness } from "./words.js";
+import { count, description, NAMES, secondsAlone, shown, spoken, sureness } from "./words.js";
 
 const SHOW = { passes: count, read: count, seconds: secondsAlone };
 
@@ -66,11 +66,18 @@ export class Lane {
 
   /** One stop for the Tab key; the arrows do the rest. */
   activate(i) {
-    this.cells[this.active].tabIndex = -1;
-    this.cells[this.active].removeAttribute("aria-label");
+    const before = this.active;
     this.active = i;
+    this.cells[before].tabIndex = -1;
     this.cells[i].tabIndex = 0;
-    this.cells[i].setAttribute("aria-label", description(this.frame, i) + (this.marks.has(i) ? `, ${this.marks.get(i)}ed` : ""));
+    this.name(before);
+    this.name(i);
+  }
+
+  /** The active character is named in full; the others by what they show, if that can be read. */
+  name(i) {
+    const mark = this.marks.has(i) ? `, ${this.marks.get(i)}ed` : "";
+    this.cells[i].ariaLabel = i === this.active ? description(this.frame, i) + mark : spoken(this.frame.tokens[i]);
   }
 
   /** Draw frame number `index`; only what differs is touched. */
@@ -83,7 +90,7 @@ export class Lane {
       if (this.looks[i] === look) return;
       this.looks[i] = look;
       [cell.className, cell.textContent] = [look, shown(frame.tokens[i])];
-      cell.dataset.token = frame.tokens[i] ?? "";
+      this.name(i);
     });
     for (const [axis, show] of Object.entries(SHOW)) this.find(`[data-count=${axis}]`).textContent = show(frame[axis]);
     this.find("pre").textContent = frame.tokens.map((token) => token ?? "·").join("");
@@ -113,6 +120,12 @@ export class Lane {
       const mark = this.marks.get(i);
       return mark === "mask" || (locks && mark !== "lock" && this.frame.when[i] !== 0) ? null : token;
     });
+  }
+
+  /** Take all marks away. */
+  clear() {
+    this.marks.clear();
+    this.show(this.index);
   }
 
   note(text) {

@@ -8,7 +8,7 @@ import { Player } from "./player.js";
 import { readRecording } from "./recording.js";
 import { DEFAULTS, fromAddress, isShared, PACED, SAMPLERS, toAddress } from "./settings.js";
 import { available, bestDevice, bytesToFetch, Twins } from "./twins.js";
-import { count, moral, NAMES, seconds, sureness, verdicts } from "./words.js";
+import { count, measuredOnce, moral, NAMES, seconds, sureness, verdicts } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
 const FAST = 2.5; // a live run shorter than this many seconds is shown again, slower
@@ -58,6 +58,8 @@ export class Race {
       this.problem("The models are not here: run make site to build them. Until then the recording plays.");
       return;
     }
+    const { measured } = this.built.runtimes;
+    if (measured) $("measured").textContent = measuredOnce(measured);
     const window = Math.min(...Object.values(this.built.models).map((about) => about.window));
     $("length").max = window;
     $("length").value = Math.min(window, $("length").value);

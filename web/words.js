@@ -55,6 +55,12 @@ export function moral(ends, cached) {
   return `By this clock the ${first} is first. ${WHY[`${first} ${cached}`]} ${WHERE}`;
 }
 
+/** What results/web.json has measured, as one sentence. */
+export function measuredOnce({ writing, browser, device }) {
+  const all = Object.entries(writing).map(([name, run]) => `${name} ${seconds(run.seconds)}`);
+  return `Measured for each alone, in ${browser} on one thread of ${device}, 240 characters: ${all.join(", ")} (results/web.json).`;
+}
+
 /** How sure, in one of four bins: the number is the class of the look, the word its name. */
 export function sureness(p) {
   if (p === null || p === undefined) return { level: 0, name: "not recorded" };
