@@ -23,6 +23,7 @@ export class Race {
     this.lanes = [];
     this.player = new Player(() => this.duration(), () => this.draw());
     this.calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
+    $("how").open = matchMedia("(min-width: 46rem)").matches; // where there is little room, the lanes come first
     this.setSettings(fromAddress(location.search));
     this.listen();
     this.legend();
@@ -111,7 +112,7 @@ export class Race {
     this.pointed = null;
     this.player.at = 0;
     this.draw();
-    this.point(this.lanes[0], 0);
+    this.point(this.lanes[0], timelines[0].frames[0].tokens.indexOf(null));
   }
 
   get axis() {

@@ -16,9 +16,8 @@ const actions = {
   async load({ id, runtime, binary, weights, device, about }) {
     const ort = await import(runtime);
     Object.assign(ort.env.wasm, { numThreads: 1, proxy: false, wasmBinary: binary });
-    ort.env.logLevel = "error";
     const start = performance.now();
-    const session = await ort.InferenceSession.create(weights, { executionProviders: [device] });
+    const session = await ort.InferenceSession.create(weights, { executionProviders: [device], logSeverityLevel: 3 });
     model = new MODELS[about.kind](ort, session, about.alphabet.length, about);
     postMessage({ type: "ready", id, seconds: (performance.now() - start) / 1000 });
   },
