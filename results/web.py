@@ -5,6 +5,7 @@ python results/web.py            after `make web`, two minutes; writes results/w
 A pass over a whole window, and a text of 240 characters: by the diffusion model, by the GPT with and without its cache.
 """
 
+import os
 import shutil
 import statistics
 import threading
@@ -93,6 +94,7 @@ def table(numbers: dict) -> Table:
 def main(cfg: Config) -> None:
     if not all((WEB / built).exists() for built in ("models/models.json", "vendor/runtimes.json")):
         raise UserError("the page is not built: run make web first")
+    load = os.getloadavg()[0]  # of everything else that ran: what is timed on a busy machine is its business too
     with console.status("timing the page in Chromium"):
         found = measure(cfg)
     seconds, models = found.pop("seconds"), read_json(WEB / "models" / "models.json")
@@ -102,7 +104,7 @@ def main(cfg: Config) -> None:
         "models": {kind: {k: m[k] for k in ("name", "parameters", "version", "bytes")} for kind, m in models.items()},
         **found,
         "seed": cfg.seed,
-        "made_by": provenance() | {"threads": 1},
+        "made_by": provenance() | {"threads": 1, "load_average": load},
     }
     write_json(cfg.out, numbers)
     console.print(table(numbers))

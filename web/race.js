@@ -249,7 +249,7 @@ export class Race {
   press(lane, i, key) {
     this.point(lane, i);
     const mark = key ? { m: "mask", l: "lock" }[key] : this.tool;
-    if (mark === "look" || this.writing) return;
+    if (mark === "look" || this.writing || lane.frame.tokens[i] === null) return;
     this.player.pause();
     for (const other of this.lanes) if (other !== lane && other.marks.size) other.clear();
     lane.toggle(i, mark);
