@@ -1,4 +1,5 @@
 # make demo   train both twins on the built-in language, watch them write, compare them (five minutes, no download)
+# make race   watch the shipped twins write, side by side
 # make test   everything CI runs
 # make site   build the page in which the models run, and serve it at http://localhost:8000
 
@@ -6,12 +7,15 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO := runs/demo-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: demo test results web site clean
+.PHONY: demo race test results web site clean
 
 demo: .venv/installed
 	$(BIN)/python diffusion.py --train --generate --out $(DEMO)/diffusion
 	$(BIN)/python gpt.py --train --generate --out $(DEMO)/gpt
 	$(BIN)/python -m microdlm.comparison $(DEMO)/diffusion $(DEMO)/gpt --windows 256 --out $(DEMO)/twins.json
+
+race: .venv/installed
+	$(BIN)/python visualize.py
 
 test: .venv/installed
 	$(BIN)/ruff check .

@@ -46,6 +46,7 @@ RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
     "gamma": (lambda v: v >= 0, "0 or more"),
     "block_length": (lambda v: v >= 1, "1 or more"),
     "top_k": (lambda v: v >= 1, "1 or more"),
+    "speed": (lambda v: 1 / 64 <= v <= 64, "1/64 to 64"),
     "top_p": (lambda v: 0 < v <= 1, "above 0 and at most 1"),
 }
 
@@ -54,8 +55,9 @@ def check(options: dict) -> None:
     """UserError if one of the options that has a range is outside it. None means not given."""
     for name, value in options.items():
         is_fine, must_be = RANGES.get(name, (lambda v: True, ""))
-        if value is not None and not is_fine(value):
-            raise UserError(f"{name} is {value}: it must be {must_be}")
+        for one in value if isinstance(value, tuple) else (value,):
+            if one is not None and not is_fine(one):
+                raise UserError(f"{name} is {one}: it must be {must_be}")
 
 
 def one_of(name: str, known: Iterable[str], what: str) -> str:

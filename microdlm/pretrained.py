@@ -7,6 +7,7 @@ A folder holds config.json (architecture, vocabulary, how it was made) and model
 executes nothing.
 """
 
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from microdlm.canvas import canvas
+from microdlm.canvas import canvas, slide
 from microdlm.cli import check, one_of
 from microdlm.drawing import ORDERS
 from microdlm.errors import UserError
@@ -30,6 +31,7 @@ from microdlm.training import wants_bfloat16
 from microdlm.transformer import Transformer, TransformerConfig
 
 WEIGHTS = ROOT / "weights"
+LONGEST = 100_000  # tokens of a text; what does not fit the window is written window by window
 NAMED = {"inside": SAMPLERS, "pace": PACES, "schedule": SCHEDULES, "again": DOUBTS, "order": ORDERS}
 
 
@@ -52,11 +54,10 @@ class LanguageModel:
 
     def canvas(self, prompt: str = "\n", length: int | None = None, n: int = 1) -> Int[Tensor, "n L"]:
         """`prompt`, then MASKs up to `length` tokens (default: the window), n times. UserError: it does not fit."""
-        window = self.model.cfg.seq_len
-        length = window if length is None else length
+        length = self.model.cfg.seq_len if length is None else length
         ids = self.tokenizer.encode(prompt)
-        if not 0 < length <= window:
-            raise UserError(f"length {length} is outside this model's window: give 1 to {window}")
+        if not 0 < length <= LONGEST:
+            raise UserError(f"length {length} is not a length to write: give 1 to {LONGEST}")
         if len(ids) > length:
             raise UserError(
                 f"the prompt has {len(ids)} tokens, the text only {length}: shorten one, lengthen the other"
@@ -75,7 +76,13 @@ class LanguageModel:
     ) -> Iterator[Int[Tensor, "B L"]]:
         """Fill every MASK of x, yielding each state. `how`: num_steps, temperature, top_k, top_p and what the
         sampler takes. Default: confidence for a diffusion model; a GPT can only go left to right.
-        With an end_id, going left to right stops once every text has it."""
+        With an end_id, going left to right stops once every text has it. x may be longer than the window."""
+        return (state for _, state in self.write_windows(x, sampler, seed, end_id, **how))
+
+    def write_windows(
+        self, x: Int[Tensor, "B L"], sampler: str | None = None, seed: int = 0, end_id: int | None = None, **how
+    ) -> Iterator[tuple[int, Int[Tensor, "B L"]]]:
+        """As `write`, and where the window begins that the model looks through."""
         sampler = one_of(sampler or {"gpt": "left_to_right", "diffusion": "confidence"}[self.kind], SAMPLERS, "sampler")
         if self.kind == "gpt" and sampler != "left_to_right":
             raise UserError(f"a GPT cannot use the sampler {sampler!r}: it writes left_to_right")
@@ -84,7 +91,8 @@ class LanguageModel:
             if isinstance(how.get(option), str):
                 one_of(how[option], known, option)
         how |= {"end_id": end_id} if sampler == "left_to_right" and how.get("order") is None else {}
-        return SAMPLERS[sampler](self.model, x, self.mask_id, rng=torch.Generator().manual_seed(seed), **how)
+        fill = functools.partial(SAMPLERS[sampler], self.model, rng=torch.Generator().manual_seed(seed), **how)
+        return slide(fill, x, self.mask_id, self.model.cfg.seq_len, how.get("num_steps"), end_id)
 
     def generate(
         self, n: int = 4, length: int | None = None, prompt: str = "\n", whole: bool = False, **how
@@ -101,7 +109,7 @@ class LanguageModel:
 
         >>> load("shakespeare-diffusion").infill("ROMEO: ____ love {9}.")  # doctest: +SKIP
         """
-        x = canvas(text, self.tokenizer, self.model.cfg.seq_len).repeat(n, 1).to(self.device)
+        x = canvas(text, self.tokenizer, LONGEST).repeat(n, 1).to(self.device)
         if self.kind == "gpt" and (x[:, :1] == self.mask_id).any():
             raise UserError("a GPT cannot fill a blank at the very beginning: put something before it")
         *_, x = self.write(x, **how)

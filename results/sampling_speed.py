@@ -103,29 +103,30 @@ def variants(cfg: Config, writer: str, batch: int) -> dict[str, Callable[[], Ten
     return found | {name: lambda m=m: ours(m, sampler, x, cfg, num_steps) for name, m in models.items()}
 
 
-def product_rate(precision: torch.dtype, n: int = 1024, times: int = 20) -> float:
-    """Operations a second of a large matrix product here, the median of some."""
-    a, b, seconds = torch.randn(n, n, dtype=precision), torch.randn(n, n, dtype=precision), []
-    for _ in range(times):
-        start = time.perf_counter()
-        a @ b
-        seconds.append(time.perf_counter() - start)
-    return 2 * n**3 / statistics.median(seconds)
+def product_seconds(cfg, batch: int, L: int, precision: torch.dtype, times: int = 30) -> float:
+    """Seconds of the matrix products of one pass, each the median of some: every weight but the embedding's and the
+    head's meets every token, every query every key and value."""
+    N, D, H, K = batch * L, cfg.d_model, cfg.n_head, cfg.d_model // cfg.n_head
+    weights = [((N, D), (D, 3 * D)), ((N, D), (D, D)), ((N, D), (D, 4 * D)), ((N, 4 * D), (4 * D, D))]
+    attention = [((batch, H, L, K), (batch, H, K, L)), ((batch, H, L, L), (batch, H, L, K))]
+    total = 0.0
+    for left, right in weights + attention:
+        a, b, seconds = torch.randn(left, dtype=precision), torch.randn(right, dtype=precision), []
+        for _ in range(times):
+            start = time.perf_counter()
+            a @ b
+            seconds.append(time.perf_counter() - start)
+        total += statistics.median(seconds)
+    return cfg.n_layer * total
 
 
-def products(cfg, batch: int, L: int) -> int:
-    """Operations in the matrix products of one pass: every weight but the embedding's meets every token, every query
-    every key and value. The head is left out: it is asked where something opens only."""
-    return 2 * batch * L * cfg.n_layer * (12 * cfg.d_model**2 + 2 * L * cfg.d_model)
-
-
-def most(writer: str, batch: int, cfg: Config, loop: list[float], rate: float) -> dict[str, float]:
+def most(writer: str, batch: int, cfg: Config, loop: list[float], precision: torch.dtype) -> dict[str, float]:
     """Times the loop, if a pass were nothing but its products: for the writer that cannot leave out a pass."""
     if "surest" not in writer:
         return {}
     kind, *_, num_steps = WRITERS[writer]
-    pass_seconds = products(load(f"shakespeare-{kind}").model.cfg, batch, cfg.length) / rate
-    return {"most": statistics.median(loop) / (num_steps * pass_seconds)}
+    a_pass = product_seconds(load(f"shakespeare-{kind}").model.cfg, batch, cfg.length, precision)
+    return {"most": statistics.median(loop) / (num_steps * a_pass)}
 
 
 def clock(contestants: dict[str, Callable], turns: int) -> dict[str, list[float]]:
@@ -145,9 +146,8 @@ def measure(cfg: Config) -> dict:
     pairs = [(writer, batch) for writer in WRITERS for batch in (1, 16)]
     for writer, batch in track(pairs, "writing", console=console, transient=True):
         torch._dynamo.reset()
-        rate = product_rate(precision)
         seconds = clock(variants(cfg, writer, batch), cfg.turns)
-        ceiling = most(writer, batch, cfg, seconds["loop"], rate)
+        ceiling = most(writer, batch, cfg, seconds["loop"], precision)
         for name, times in seconds.items():
             ratios = [loop / own for loop, own in zip(seconds["loop"], times, strict=True)]
             speed = batch * (cfg.length - 1) / statistics.median(times)

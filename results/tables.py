@@ -135,8 +135,7 @@ def speed() -> str:
         "",
         f"Texts of {numbers['length']} characters, the shipped weights, top-k {numbers['top_k']}, "
         f"{made['threads']} CPU threads; medians of {numbers['turns']} turns, one contestant after the other. At most: "
-        "if each pass of a sampler that always opens something were nothing but its matrix products, at the speed of a "
-        "large one. Numbers: "
+        "if each pass of a sampler that always opens something were nothing but its matrix products. Numbers: "
         f"`results/sampling_speed.json`, made by `{made['command']}`.",
     ]
     return "\n".join(rows)

@@ -34,11 +34,11 @@ def test_there_and_back(tokenizer, text, shown):
     assert tokenizer.decode(x[0]) == shown and (x == tokenizer.mask_id).sum() == shown.count("·")
 
 
-def test_a_window_is_kept_to_and_nothing_larger_is_built():
-    assert canvas("love{4}", LETTERS, window=8).shape == (1, 8)
+def test_the_longest_is_kept_to_and_nothing_larger_is_built():
+    assert canvas("love{4}", LETTERS, most=8).shape == (1, 8)
     for text in ("love{5}", "love{999999999999}", "_" * 9, "lovelovel"):
-        with pytest.raises(UserError, match="window of 8"):
-            canvas(text, LETTERS, window=8)
+        with pytest.raises(UserError, match="more than 8 tokens"):
+            canvas(text, LETTERS, most=8)
     with pytest.raises(UserError, match="vocabulary"):
         canvas("Z_", LETTERS)
 

@@ -19,9 +19,14 @@ ORDER = [
     *("drawing", "pacing", "stepping", "planned", "surest", "revising", "samplers", "blocks"),  # from MASKs to a text
     *("state", "training", "pretrained", "terminal", "comparison", "lesson"),  # what people use
     *("exporting", "export_web"),  # what a browser runs
+    *("recording", "moments", "score", "screen", "player", "picture"),  # a text while it is written
 ]
-LONGER = {}  # modules over 200 lines: name -> (lines allowed, the reason)
-CORE = 4020  # lines in all; 2,400 was planned without tokenizers, a terminal, nine ways to write, lessons, a site
+LONGER = {
+    "visualize": (300, "six things to watch, as planned")
+}  # modules over 200 lines: name -> (lines allowed, the reason)
+# Lines in all. 2,400 was planned without tokenizers, comparison, nine ways to write, lessons, the race (650)
+# and the site's models (250).
+CORE = 4700
 SCRIPTS = [*ROOT.glob("*.py"), *ROOT.glob("results/*.py"), *ROOT.glob("weights/*.py"), *ROOT.glob("steps/*.py")]
 
 
@@ -126,7 +131,8 @@ def test_pages_stay_short(capsys):
 
 
 def test_every_exception_to_the_budget_is_still_needed():
-    assert {name for name, path in modules().items() if len(path.read_text().splitlines()) > 200} == set(LONGER)
+    pages = [*modules().values(), ROOT / "visualize.py"]
+    assert {path.stem for path in pages if len(path.read_text(encoding="utf-8").splitlines()) > 200} == set(LONGER)
 
 
 def test_nothing_stands_twice():

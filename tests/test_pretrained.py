@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import microdlm
+from microdlm.canvas import slide
 from microdlm.cost import CountForwards
 from microdlm.errors import UserError
 from microdlm.likelihood import Estimate, estimate_nelbo
@@ -196,6 +197,62 @@ def test_left_to_right_is_not_asked_for_what_is_dropped(writer):
         assert text.endswith("cab")
 
 
+# Longer than the window
+
+
+@pytest.mark.parametrize("length", [17, 24, 25, 100])
+def test_a_text_longer_than_the_window_is_written_to_its_end(lm, length):
+    """Never silently cut; the model never sees more than its window; what has been written stays."""
+    x = lm.canvas("abc", length)
+    before = x
+    for start, after in lm.write_windows(x, num_steps=4):
+        changed = (after != before)[0].nonzero().squeeze(1)
+        assert (before[0, changed] == lm.mask_id).all()
+        assert len(changed) == 0 or start <= changed.min() and changed.max() < start + 16 <= length
+        before = after
+    assert after.shape == x.shape and (after[0, :3] == x[0, :3]).all() and not (after == lm.mask_id).any()
+    assert len(lm.generate(n=1, length=length, prompt="abc")[0]) == length
+
+
+def test_what_fits_is_written_as_if_there_were_no_windows(lm):
+    x, rng = lm.canvas("abc", 16, n=2), torch.Generator().manual_seed(5)
+    way = SAMPLERS["left_to_right" if lm.kind == "gpt" else "confidence"]
+    *_, plain = way(lm.model, x, lm.mask_id, rng=rng)
+    *_, written = lm.write(x, seed=5)
+    assert torch.equal(written, plain)
+
+
+def test_a_long_gap_between_two_ends_is_filled(lm):
+    text = lm.infill("ab{40}cd_ef", num_steps=3)[0]
+    assert len(text) == 47 and text.startswith("ab") and text[42:44] == "cd" and text.endswith("ef") and "·" not in text
+
+
+def test_later_windows_get_their_share_of_the_steps():
+    """16 MASKs in 8 steps, then 8 at a time in 4 each: the pace is the same throughout."""
+    asked = []
+
+    def fill(x, mask_id, num_steps):
+        asked.append((int((x == mask_id).sum()), num_steps))
+        yield torch.where(x == mask_id, 0, x)
+
+    *_, (start, last) = slide(fill, torch.full((1, 40), 9), 9, window=16, num_steps=8)
+    assert asked == [(16, 8), (8, 4), (8, 4), (8, 4)] and start == 24 and (last == 0).all()
+
+
+def test_a_text_that_is_over_is_not_continued():
+    """END in the first window: the row's other MASKs become END without a pass."""
+    calls = []
+
+    def fill(x, mask_id):
+        calls.append(x)
+        yield torch.where(x == mask_id, torch.tensor([[7], [0]])[: len(x)].expand_as(x), x)
+
+    *_, (_, last) = slide(fill, torch.full((2, 20), 9), 9, window=8, end_id=7)
+    assert (last[0] == 7).all() and (last[1] == 0).all() and len(calls) == 4
+    *_, (_, alone) = slide(fill, torch.full((1, 20), 9), 9, window=8, end_id=7)
+    assert (alone == 7).all()
+
+
 # Filling in
 
 
@@ -214,7 +271,7 @@ def test_infill_of_several_blanks(lm):
 
 
 def test_infill_that_cannot_be_is_one_clear_line(lm):
-    for text in ("a{16}", "a{999999999999}", "a" * 17, "aZ_"):
+    for text in ("a{100000}", "a{999999999999}", "aZ_"):
         with pytest.raises(UserError) as refused:
             lm.infill(text)
         assert "\n" not in str(refused.value)
@@ -237,7 +294,7 @@ def test_infill_that_cannot_be_is_one_clear_line(lm):
         {"top_p": 0.0},
         {"top_p": 2.0},
         {"length": 0},
-        {"length": 17},
+        {"length": 100_001},
         {"prompt": "a" * 17},
         {"prompt": "aé"},
     ],
