@@ -8,7 +8,7 @@ import { Player } from "./player.js";
 import { readRecording } from "./recording.js";
 import { DEFAULTS, fromAddress, isShared, PACED, SAMPLERS, toAddress } from "./settings.js";
 import { available, bestDevice, bytesToFetch, Twins } from "./twins.js";
-import { count, measuredOnce, moral, NAMES, seconds, sureness, verdicts } from "./words.js";
+import { count, judgement, measuredOnce, moral, NAMES, seconds, sureness, verdicts } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
 const FAST = 2.5; // a live run shorter than this many seconds is shown again, slower
@@ -109,6 +109,7 @@ export class Race {
       return lane;
     });
     $("lanes").replaceChildren(...this.lanes.map((lane) => lane.element));
+    for (const lane of this.lanes) lane.note(judgement(lane.timeline.about));
     this.pointed = null;
     this.player.at = 0;
     this.draw();

@@ -61,6 +61,13 @@ export function measuredOnce({ writing, browser, device }) {
   return `Measured for each alone, in ${browser} on one thread of ${device}, 240 characters: ${all.join(", ")} (results/web.json).`;
 }
 
+/** How likely an independent judge holds the text, if a recording says so. Near real text is good, not low. */
+export function judgement({ judge }) {
+  if (!judge) return "";
+  const [text, real] = [judge.nats_per_char, judge.held_out].map((nats) => nats?.toFixed(2));
+  return `${judge.model}, a GPT of another seed, holds it at ${text} nats a character${real ? `; real text at ${real}` : ""}.`;
+}
+
 /** How sure, in one of four bins: the number is the class of the look, the word its name. */
 export function sureness(p) {
   if (p === null || p === undefined) return { level: 0, name: "not recorded" };
