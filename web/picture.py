@@ -13,7 +13,7 @@ from playwright.sync_api import sync_playwright
 
 WEB = Path(__file__).parent
 LOOK = """
-  :is(#settings, .status-line, .transport, .site-header nav, .lane details) { display: none !important }
+  :is(#settings, .status-line, .transport, .site-header nav, .lane details, .lane .note) { display: none !important }
   main > section:not(#race), #race > :is(.outcome, .below, .hint) { display: none !important }
   html { overflow: hidden } main, body > header { padding-inline: 3.5rem !important } body { zoom: 1.12 }
   .lanes { border-width: 1px; border-radius: 14px } .page { font-size: 1.05rem } #race .hero { margin: 1.2rem 0 2rem }

@@ -262,7 +262,7 @@ export class Race {
     history.replaceState(null, "", url);
     const copied = await navigator.clipboard?.writeText(url).then(() => true).catch(() => false);
     $("share").textContent = copied ? "Copied" : "The address bar has the link";
-    setTimeout(() => ($("share").textContent = "Copy a link to this setting"), 2500);
+    setTimeout(() => ($("share").textContent = "Copy a link"), 2500);
   }
 
   legend() {
