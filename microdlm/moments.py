@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from microdlm.recording import Lane, Recording, Step
 
 # What a lane's time is: seconds that were measured, or forward passes.
-CLOCKS: dict[str, Callable[[Step], float | int]] = {"own": lambda step: step.seconds, "passes": lambda step: step.passes}
+CLOCKS: dict[str, Callable[[Step], float | int]] = {
+    "own": lambda step: step.seconds,
+    "passes": lambda step: step.passes,
+}
 
 
 @dataclass(frozen=True)

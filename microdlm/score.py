@@ -15,14 +15,15 @@ WIDE, NARROW = ("passes", "tokens read", "seconds", "chars/s", "nats/char"), ("p
 def table(moments: Sequence[Moment], wide: bool = True) -> Table:
     """What each lane has cost so far."""
     t = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    t.add_column("so far", header_style="dim", no_wrap=True)  # one line a lane: the screen counts on it
+    one_line = {"no_wrap": True, "overflow": "ellipsis"}  # the screen counts on it; a name gives way, a number never
+    t.add_column(Text("so far", **one_line), header_style="dim")
     for name in WIDE if wide else NARROW:
         t.add_column(name, justify="right", no_wrap=True, header_style="dim")
     for m in moments:
         speed = f"{m.characters / m.step.seconds:,.0f}" if m.step.seconds else ""
         nats = f"{m.lane.judge['nats_per_char']:.2f}" if m.done and m.lane.judge else ""
         cost = f"{m.step.passes:,}", f"{m.step.read:,}", f"{m.step.seconds:.3f}"
-        t.add_row(Text(m.lane.name, style=f"bold {STYLES[m.lane.kind]}"), *cost, speed, nats)
+        t.add_row(Text(m.lane.name, style=f"bold {STYLES[m.lane.kind]}", **one_line), *cost, speed, nats)
     return t
 
 

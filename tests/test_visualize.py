@@ -155,6 +155,11 @@ def test_the_table_shows_what_each_lane_has_cost_so_far():
     whole = SGR.sub("", printed(table([moment(lane, "own", 9) for lane in recording.lanes]))).splitlines()
     assert whole[1].split()[-5:] == ["6", "1,008", "0.750", "220", "1.25"]
     assert whole[2].split() == ["GPT", "12", "2,016", "1.200", "137", "1.50"]
+    narrow = SGR.sub("", printed(table([moment(lane, "own", 9) for lane in recording.lanes], wide=False), 40))
+    rows = narrow.splitlines()  # a lane has one line, and where there is little room its name is cut, never a number
+    assert len(rows) == 3 and rows[1].startswith("di") and "…" in rows[1] and rows[2].startswith("GPT")
+    assert [row.split()[-5:] for row in rows[1:]] == [whole[1].split()[-5:], whole[2].split()[-5:]]
+    assert rows[0].split() == ["so", "far", "passes", "read", "s", "c/s", "nats"]
 
 
 # Screen
