@@ -1,14 +1,16 @@
 // The race: settings on one side, two lanes on the other, time between them.
 
-import { asText, startingPage, UserError } from "./canvas.js";
+import { drawLegend, drawOutcome, drawTransport } from "./board.js";
+import { asText, UserError } from "./canvas.js";
+import { Controls } from "./controls.js";
 import { megabytes } from "./download.js";
 import { inspect } from "./inspector.js";
 import { Lane } from "./lane.js";
 import { Player } from "./player.js";
 import { readRecording } from "./recording.js";
-import { DEFAULTS, fromAddress, isShared, PACED, SAMPLERS, toAddress } from "./settings.js";
+import { DEFAULTS, fromAddress, isShared, toAddress } from "./settings.js";
 import { available, bestDevice, bytesToFetch, Twins } from "./twins.js";
-import { count, judgement, measuredOnce, moral, NAMES, seconds, sureness, verdicts } from "./words.js";
+import { count, judgement, measuredOnce, NAMES, seconds } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
 const FAST = 2.5; // a live run shorter than this many seconds is shown again, slower
@@ -21,12 +23,13 @@ const TOOLS = {
 export class Race {
   constructor() {
     this.lanes = [];
+    this.controls = new Controls();
     this.player = new Player(() => this.duration(), () => this.draw());
     this.calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
     $("how").open = matchMedia("(min-width: 46rem)").matches; // where there is little room, the lanes come first
-    this.setSettings(fromAddress(location.search));
+    this.controls.set(fromAddress(location.search));
     this.listen();
-    this.legend();
+    drawLegend($("sureness"));
     this.useTool();
   }
 
@@ -42,7 +45,7 @@ export class Race {
     try {
       const recording = readRecording(await (await fetch("frames.json")).json());
       if (this.twins) return false;
-      if (!isShared(location.search)) this.setSettings({ ...DEFAULTS, ...recording.settings });
+      if (!isShared(location.search)) this.controls.set({ ...DEFAULTS, ...recording.settings });
       this.setLanes(recording.lanes);
       this.source("recorded", `Made on ${recording.made?.device ?? "another machine"}, each model alone. Seconds are that machine's.`);
       return true;
@@ -56,46 +59,14 @@ export class Race {
     [this.built, this.device] = await Promise.all([available(), bestDevice()]);
     if (!this.built) {
       $("run").disabled = true;
-      this.problem("The models are not here: run make site to build them. Until then the recording plays.");
+      this.controls.problem("The models are not here: run make site to build them. Until then the recording plays.");
       return;
     }
     const { measured } = this.built.runtimes;
     if (measured) $("measured").textContent = measuredOnce(measured);
     const window = Math.min(...Object.values(this.built.models).map((about) => about.window));
-    $("length").max = window;
-    $("length").value = Math.min(window, $("length").value);
+    this.controls.setWindow(window);
     $("run").textContent = `Run it live, ${megabytes(bytesToFetch(this.built, this.device))}`;
-  }
-
-  // Settings
-
-  get settings() {
-    const form = new FormData($("settings"));
-    const number = Object.fromEntries(["steps", "temperature", "length", "seed"].map((name) => [name, Number($(name).value)]));
-    return { prompt: form.get("prompt"), sampler: $("sampler").value, ...number, cache: $("cache").checked };
-  }
-
-  setSettings({ cache, ...values }) {
-    for (const [name, value] of Object.entries(values)) if ($(name)) $(name).value = value;
-    $("cache").checked = cache;
-    this.tellSettings();
-  }
-
-  tellSettings() {
-    const { sampler, steps, temperature, length, prompt } = this.settings;
-    $("steps").disabled = !PACED.has(sampler);
-    $("steps-out").textContent = PACED.has(sampler) ? steps : "as needed";
-    $("temperature-out").textContent = temperature || "0, no chance";
-    const blanks = /_|\{\d+\}/.test(prompt);
-    $("length").disabled = blanks;
-    $("length-out").textContent = blanks ? "as written" : length;
-    $("sampler-help").textContent = `${sampler} ${SAMPLERS[sampler]}`;
-    $("prompt").rows = Math.min(8, prompt.split("\n").length + Math.floor(prompt.length / 90));
-  }
-
-  problem(text) {
-    $("prompt-error").textContent = text;
-    $("prompt").setAttribute("aria-invalid", String(Boolean(text)));
   }
 
   // Lanes and time
@@ -131,49 +102,17 @@ export class Race {
       if (lane.index !== index || player.following) lane.show(index);
     }
     if (this.pointed) inspect($("inspector"), ...this.pointed);
-    this.drawTransport();
+    const { writing, held } = this;
+    drawTransport({ axis, player, end: this.duration(), writing, held });
     this.drawOutcome();
-  }
-
-  drawTransport() {
-    const { axis, player } = this;
-    const end = this.duration();
-    const show = axis === "seconds" ? seconds : (value) => `pass ${count(Math.floor(value))}`;
-    [$("time").max, $("time").value] = [end || 1, player.at];
-    $("clock").textContent = `${show(player.at)} of ${axis === "seconds" ? seconds(end) : count(end)}`;
-    $("time").setAttribute("aria-valuetext", $("clock").textContent);
-    const moves = player.playing || (this.writing && !this.held);
-    [$("play").textContent, $("play").ariaLabel] = moves ? ["❚❚", "Pause"] : ["▶", "Play"];
-    $("pace").textContent = this.paceText(end);
-  }
-
-  paceText(end) {
-    if (this.writing) return this.held ? "Held. The clocks of both models stand still." : "Being written now, in real time.";
-    if (this.axis === "passes") return "One pass of each at the same moment: this is how it looks if all passes cost the same. They do not.";
-    const factor = this.player.speed;
-    if (!end) return "";
-    return factor < 1 ? `Replayed ${(1 / factor).toPrecision(2)} times slower than it ran.` : `Replayed ${factor.toPrecision(2)} times faster than it ran.`;
   }
 
   drawOutcome() {
     const done = this.lanes.filter((lane) => lane.timeline.finished);
-    const ends = Object.fromEntries(done.map((lane) => [lane.kind, lane.timeline.last]));
-    const state = JSON.stringify(Object.values(ends).map(({ seconds, passes, read }) => [seconds, passes, read]));
-    if (this.told === state) return;
+    const state = done.map((lane) => lane.timeline.last);
+    if (this.told?.length === state.length && state.every((frame, k) => frame === this.told[k])) return;
     this.told = state;
-    const rows = verdicts(ends).map(({ axis, title, winner, text }) => {
-      const [row, dt, dd] = ["div", "dt", "dd"].map((tag) => document.createElement(tag));
-      [row.dataset.axis, dt.textContent] = [axis, title];
-      const name = document.createElement("strong");
-      [name.className, name.textContent] = [winner ?? "", winner ? NAMES[winner] : text ? "A tie" : "not yet"];
-      const rest = document.createElement("span");
-      rest.textContent = text;
-      dd.append(name, rest);
-      row.append(dt, dd);
-      return row;
-    });
-    $("outcome").replaceChildren(...rows);
-    $("moral").textContent = moral(ends, this.cached ?? true);
+    drawOutcome(Object.fromEntries(done.map((lane) => [lane.kind, lane.timeline.last])), this.cached ?? true);
   }
 
   source(kind, text) {
@@ -183,7 +122,7 @@ export class Race {
   // The reader's hand
 
   listen() {
-    $("settings").addEventListener("input", () => this.tellSettings());
+    $("settings").addEventListener("input", () => this.controls.tell());
     $("settings").addEventListener("submit", (event) => {
       event.preventDefault();
       this.run();
@@ -194,11 +133,8 @@ export class Race {
       $("settings").requestSubmit();
     });
     $("stop").addEventListener("click", () => this.stop());
-    $("example").addEventListener("click", () => this.setPrompt($("example").textContent));
-    $("another").addEventListener("click", () => {
-      $("seed").value = Math.floor(Math.random() * 10000);
-      this.tellSettings();
-    });
+    $("example").addEventListener("click", () => this.controls.setPrompt($("example").textContent));
+    $("another").addEventListener("click", () => this.controls.setSeed(Math.floor(Math.random() * 10000)));
     $("share").addEventListener("click", () => this.share());
     $("play").addEventListener("click", () => this.playOrPause());
     $("back").addEventListener("click", () => this.step(-1));
@@ -206,11 +142,6 @@ export class Race {
     $("time").addEventListener("input", () => this.player.seek(Number($("time").value)));
     $("axis").addEventListener("change", () => this.player.seek(Infinity));
     $("tool").addEventListener("change", () => this.useTool());
-  }
-
-  setPrompt(text) {
-    $("prompt").value = text;
-    this.tellSettings();
   }
 
   playOrPause() {
@@ -254,29 +185,15 @@ export class Race {
     this.player.pause();
     for (const other of this.lanes) if (other !== lane && other.marks.size) other.clear();
     lane.toggle(i, mark);
-    this.setPrompt(asText(lane.wanted));
+    this.controls.setPrompt(asText(lane.wanted));
   }
 
   async share() {
-    const url = `${location.origin}${location.pathname}?${toAddress(this.settings)}`;
+    const url = `${location.origin}${location.pathname}?${toAddress(this.controls.values)}`;
     history.replaceState(null, "", url);
     const copied = await navigator.clipboard?.writeText(url).then(() => true).catch(() => false);
     $("share").textContent = copied ? "Copied" : "The address bar has the link";
     setTimeout(() => ($("share").textContent = "Copy a link"), 2500);
-  }
-
-  legend() {
-    const bins = [0.1, 0.4, 0.7, 0.95].map((p) => [`s${sureness(p).level}`, "a", sureness(p).name]);
-    const edges = ["below 25 %", "25 to 50 %", "50 to 90 %", "90 % and above"];
-    const more = [["given", "a", "given"], ["blank", "·", "blank"], ["new", "a", "just written"], ["back", "·", "taken back"]];
-    $("sureness").replaceChildren(
-      ...[...bins, ...more].map(([look, glyph, name], k) => {
-        const [item, cell] = ["li", "span"].map((tag) => document.createElement(tag));
-        [cell.className, cell.textContent] = [`char ${look}`, glyph];
-        item.append(cell, edges[k] ? `${name}, ${edges[k]}` : name);
-        return item;
-      }),
-    );
   }
 
   // Live
@@ -284,21 +201,13 @@ export class Race {
   async run() {
     if (this.writing || this.loading) return;
     try {
-      const page = this.readPage();
-      this.problem("");
+      const page = this.controls.page(this.built.models.diffusion);
+      this.controls.problem("");
       await this.load();
       await this.write(page);
     } catch (error) {
       this.failed(error);
     }
-  }
-
-  readPage() {
-    const { prompt, length } = this.settings;
-    const { alphabet, window } = this.built.models.diffusion;
-    const page = startingPage(prompt, length, alphabet, window);
-    if (page.every((token) => token !== null)) throw new UserError("There is no blank to fill: put some ____ into the text.");
-    return page;
   }
 
   /** A GPT predicts from what stands before, so it cannot fill a blank at the very beginning. */
@@ -327,7 +236,7 @@ export class Race {
   }
 
   async write(page) {
-    const settings = this.settings;
+    const settings = this.controls.values;
     const kinds = this.kindsFor(page);
     history.replaceState(null, "", `?${toAddress(settings)}`);
     const { lanes, done } = this.twins.write(page, settings, kinds, () => this.player.follow());
@@ -370,7 +279,7 @@ export class Race {
 
   failed(error) {
     if (error.name === "AbortError") return;
-    this.problem(error instanceof UserError ? error.message : `The models cannot run here (${error.message}). The recording still plays.`);
+    this.controls.problem(error instanceof UserError ? error.message : `The models cannot run here (${error.message}). The recording still plays.`);
   }
 
   busy(busy) {
