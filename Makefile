@@ -1,12 +1,13 @@
 # make demo   train both twins on the built-in language, watch them write, compare them (five minutes, no download)
 # make race   watch the shipped twins write, side by side
 # make test   everything CI runs
+# make site   build the page in which the models run, and serve it at http://localhost:8000
 
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := runs/demo-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: demo race test results clean
+.PHONY: demo race test results web site clean
 
 demo: .venv/installed
 	$(BIN)/python diffusion.py --train --generate --out $(DEMO)/diffusion
@@ -25,6 +26,22 @@ test: .venv/installed
 results: .venv/installed
 	$(BIN)/python results/tables.py
 	$(BIN)/python results/figures.py
+
+# What the page needs beside its own files: the models in eight bits, the runtime from npm. About two minutes.
+web: .venv/web-installed web/node_modules
+	$(BIN)/python -m microdlm.export_web
+	cd web && node build.js
+
+site: web
+	$(BIN)/python -m http.server --directory web 8000
+
+web/node_modules: web/package.json web/package-lock.json
+	cd web && npm ci --no-audit --no-fund --ignore-scripts
+	touch $@
+
+.venv/web-installed: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[web]'
+	touch $@
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "microDLM needs Python 3.11 or newer")'

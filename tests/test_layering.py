@@ -18,13 +18,15 @@ ORDER = [
     *("canvas", "masking", "attention", "transformer", "objectives", "likelihood"),  # from x_0 to a number
     *("drawing", "pacing", "stepping", "planned", "surest", "revising", "samplers", "blocks"),  # from MASKs to a text
     *("state", "training", "pretrained", "terminal", "comparison", "lesson"),  # what people use
+    *("exporting", "export_web"),  # what a browser runs
     *("recording", "moments", "score", "screen", "player", "picture"),  # a text while it is written
 ]
 LONGER = {
     "visualize": (300, "six things to watch, as planned")
 }  # modules over 200 lines: name -> (lines allowed, the reason)
-# Lines in all. 2,400 was planned without tokenizers, comparison, nine ways to write, lessons, and the race (650).
-CORE = 4500
+# Lines in all. 2,400 was planned without tokenizers, comparison, nine ways to write, lessons, the race (650)
+# and the site's models (250).
+CORE = 4750
 SCRIPTS = [*ROOT.glob("*.py"), *ROOT.glob("results/*.py"), *ROOT.glob("weights/*.py"), *ROOT.glob("steps/*.py")]
 
 
