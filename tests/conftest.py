@@ -1,4 +1,4 @@
-"""What several test files share: randomness that repeats, exact languages, a network that was never trained."""
+"""What several test files share: randomness that repeats, exact languages, an untrained network, scripts."""
 
 import importlib.util
 import os
@@ -59,17 +59,23 @@ def network():
 
 
 @pytest.fixture(scope="session")
-def step():
-    """step("step0_masking") -> that script as a module. It is not a package: it is meant to be run."""
+def script():
+    """script("results/steps") -> that file as a module. It is in no package: it is meant to be run."""
 
-    def load(name: str):
-        spec = importlib.util.spec_from_file_location(name, ROOT / "steps" / f"{name}.py")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
+    def load(path: str):
+        name = Path(path).name
+        spec = importlib.util.spec_from_file_location(name, ROOT / f"{path}.py")
+        module = sys.modules[name] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         return module
 
     return load
+
+
+@pytest.fixture(scope="session")
+def step(script):
+    """step("step0_masking") -> that step as a module."""
+    return lambda name: script(f"steps/{name}")
 
 
 @pytest.fixture(scope="session")
