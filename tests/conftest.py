@@ -3,13 +3,15 @@
 import importlib.util
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import settings
 
-from microdlm.corpus import DATA
+from microdlm import playlets
+from microdlm.corpus import DATA, Corpus, load_corpus
 from microdlm.oracle import MarkovDenoiser
 from microdlm.runs import ROOT
 from microdlm.transformer import Transformer, TransformerConfig
@@ -76,6 +78,35 @@ def script():
 def step(script):
     """step("step0_masking") -> that step as a module."""
     return lambda name: script(f"steps/{name}")
+
+
+@pytest.fixture(scope="session")
+def play() -> playlets.Playlets:
+    """The built-in language, compiled once for all tests: that is the slow part."""
+    return playlets.Playlets()
+
+
+@pytest.fixture(scope="module")
+def small_playlets(play):
+    """small_playlets(module) -> that module. Until the tests of this file are over it need not compile the language,
+    and gets only as much of its text as a test needs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(playlets, "Playlets", lambda: play)
+
+        def shrink(module):
+            patch.setattr(module, "Playlets", lambda: play)
+            patch.setattr(module, "load_corpus", partial(load_corpus, n_chars=30_000))
+            return module
+
+        yield shrink
+
+
+@pytest.fixture(scope="session")
+def corpus(play) -> Corpus:
+    """As much of the language's text as a test needs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(playlets, "Playlets", lambda: play)
+        return load_corpus("playlets", n_chars=30_000)
 
 
 @pytest.fixture(scope="session")
