@@ -1,10 +1,12 @@
-"""What several test files share: randomness that repeats, exact languages, an untrained network, scripts."""
+"""What several test files share: randomness that repeats, exact languages, an untrained network, scripts, the steps."""
 
 import importlib.util
+import json
 import os
 import sys
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from hypothesis import settings
 
 from microdlm import playlets
 from microdlm.corpus import DATA, Corpus, load_corpus
+from microdlm.lesson import Config
 from microdlm.oracle import MarkovDenoiser
 from microdlm.runs import ROOT
 from microdlm.transformer import Transformer, TransformerConfig
@@ -78,6 +81,37 @@ def script():
 def step(script):
     """step("step0_masking") -> that step as a module."""
     return lambda name: script(f"steps/{name}")
+
+
+@pytest.fixture
+def smoke(tmp_path):
+    """smoke(module, **options) -> what a smoke run of that step kept. SystemExit if a claim is not as it should be.
+
+    path: of its numbers; numbers: name -> value; claims: what -> whether it holds, None if not judged; failed: those
+    that do not hold.
+    """
+
+    def run(module, out: Path = tmp_path, **options) -> SimpleNamespace:
+        module.main(Config(smoke=True, out=out, **options))
+        (path,) = out.glob("*.json")
+        assert path.with_suffix(".png").stat().st_size > 10_000
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        numbers = {name: n["value"] for name, n in kept["numbers"].items()}
+        claims = {c["what"]: c["holds"] for c in kept["claims"]}
+        assert len(claims) == len(kept["claims"])
+        failed = [what for what, holds in claims.items() if holds is False]
+        return SimpleNamespace(path=path, numbers=numbers, claims=claims, failed=failed)
+
+    return run
+
+
+@pytest.fixture
+def cats(tmp_path) -> str:
+    """The path of a text, for what has to run on any."""
+    path = tmp_path / "cats.txt"
+    lines = "The cat sat on the mat. The dog sat on the log.\nA frog, a fox and 7 owls came by; who knows why?\n"
+    path.write_text(lines * 200, encoding="utf-8")
+    return str(path)
 
 
 @pytest.fixture(scope="session")
