@@ -1,15 +1,20 @@
-"""What several test files share: randomness that repeats, exact languages, a network that was never trained."""
+"""What several test files share: randomness that repeats, exact languages, an untrained network, scripts, the steps."""
 
 import importlib.util
+import json
 import os
 import sys
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from hypothesis import settings
 
-from microdlm.corpus import DATA
+from microdlm import playlets
+from microdlm.corpus import DATA, Corpus, load_corpus
+from microdlm.lesson import Config
 from microdlm.oracle import MarkovDenoiser
 from microdlm.runs import ROOT
 from microdlm.transformer import Transformer, TransformerConfig
@@ -59,17 +64,83 @@ def network():
 
 
 @pytest.fixture(scope="session")
-def step():
-    """step("step0_masking") -> that script as a module. It is not a package: it is meant to be run."""
+def script():
+    """script("results/steps") -> that file as a module. It is in no package: it is meant to be run."""
 
-    def load(name: str):
-        spec = importlib.util.spec_from_file_location(name, ROOT / "steps" / f"{name}.py")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
+    def load(path: str):
+        name = Path(path).name
+        spec = importlib.util.spec_from_file_location(name, ROOT / f"{path}.py")
+        module = sys.modules[name] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         return module
 
     return load
+
+
+@pytest.fixture(scope="session")
+def step(script):
+    """step("step0_masking") -> that step as a module."""
+    return lambda name: script(f"steps/{name}")
+
+
+@pytest.fixture
+def smoke(tmp_path):
+    """smoke(module, **options) -> what a smoke run of that step kept. SystemExit if a claim is not as it should be.
+
+    path: of its numbers; numbers: name -> value; claims: what -> whether it holds, None if not judged; failed: those
+    that do not hold.
+    """
+
+    def run(module, out: Path = tmp_path, **options) -> SimpleNamespace:
+        module.main(Config(smoke=True, out=out, **options))
+        (path,) = out.glob("*.json")
+        assert path.with_suffix(".png").stat().st_size > 10_000
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        numbers = {name: n["value"] for name, n in kept["numbers"].items()}
+        claims = {c["what"]: c["holds"] for c in kept["claims"]}
+        assert len(claims) == len(kept["claims"])
+        failed = [what for what, holds in claims.items() if holds is False]
+        return SimpleNamespace(path=path, numbers=numbers, claims=claims, failed=failed)
+
+    return run
+
+
+@pytest.fixture
+def cats(tmp_path) -> str:
+    """The path of a text, for what has to run on any."""
+    path = tmp_path / "cats.txt"
+    lines = "The cat sat on the mat. The dog sat on the log.\nA frog, a fox and 7 owls came by; who knows why?\n"
+    path.write_text(lines * 200, encoding="utf-8")
+    return str(path)
+
+
+@pytest.fixture(scope="session")
+def play() -> playlets.Playlets:
+    """The built-in language, compiled once for all tests: that is the slow part."""
+    return playlets.Playlets()
+
+
+@pytest.fixture(scope="module")
+def small_playlets(play):
+    """small_playlets(module) -> that module. Until the tests of this file are over it need not compile the language,
+    and gets only as much of its text as a test needs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(playlets, "Playlets", lambda: play)
+
+        def shrink(module):
+            patch.setattr(module, "Playlets", lambda: play)
+            patch.setattr(module, "load_corpus", partial(load_corpus, n_chars=30_000))
+            return module
+
+        yield shrink
+
+
+@pytest.fixture(scope="session")
+def corpus(play) -> Corpus:
+    """As much of the language's text as a test needs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(playlets, "Playlets", lambda: play)
+        return load_corpus("playlets", n_chars=30_000)
 
 
 @pytest.fixture(scope="session")

@@ -1,14 +1,12 @@
 """The comparison: both models answer for the same characters, no one beats the language, and costs are counted."""
 
 from dataclasses import asdict, replace
-from functools import partial
 
 import pytest
 import torch
 
-from microdlm import comparison, playlets
+from microdlm import comparison
 from microdlm.comparison import WAYS, Config, compare, table
-from microdlm.corpus import load_corpus
 from microdlm.errors import UserError
 from microdlm.likelihood import Estimate
 from microdlm.objectives import next_token_nll
@@ -21,19 +19,8 @@ L, TEXTS = 40, 3
 
 
 @pytest.fixture(scope="module", autouse=True)
-def play():
-    """The language, compiled once, and as much of its text as a test needs."""
-    language = playlets.Playlets()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(playlets, "Playlets", lambda: language)
-        patch.setattr(comparison, "Playlets", lambda: language)
-        patch.setattr(comparison, "load_corpus", partial(load_corpus, n_chars=30_000))
-        yield language
-
-
-@pytest.fixture(scope="module")
-def corpus(play):
-    return load_corpus("playlets", n_chars=30_000)
+def small(small_playlets):
+    small_playlets(comparison)
 
 
 def save(folder, corpus, causal: bool, steps: int, **changes):

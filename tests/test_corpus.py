@@ -143,25 +143,19 @@ def test_too_short_a_text_says_how_short(text_file):
 # Playlets
 
 
-@pytest.fixture(scope="module")
-def language():
-    """Compiled once for all tests: that is the slow part."""
-    return playlets.Playlets()
-
-
-def test_playlets_have_the_ids_of_the_exact_denoiser_and_two_independent_parts(language, monkeypatch):
-    monkeypatch.setattr(playlets, "Playlets", lambda: language)
+def test_playlets_have_the_ids_of_the_exact_denoiser_and_two_independent_parts(play, monkeypatch):
+    monkeypatch.setattr(playlets, "Playlets", lambda: play)
     c = load_corpus("playlets", n_chars=20_000)
-    assert c.tokenizer.alphabet == "".join(language.alphabet)
+    assert c.tokenizer.alphabet == "".join(play.alphabet)
     assert (len(c.train), len(c.val)) == (18_000, 2_000)
-    assert c.tokenizer.decode(c.train) == language.text(18_000, seed=0)
+    assert c.tokenizer.decode(c.train) == play.text(18_000, seed=0)
     assert c.tokenizer.decode(c.val) not in c.tokenizer.decode(c.train)
-    assert c.entropy_rate == language.entropy_rate()
+    assert c.entropy_rate == play.entropy_rate()
     assert torch.equal(c.train, load_corpus("playlets", n_chars=20_000).train)
 
 
-def test_playlets_need_no_network(language, monkeypatch):
-    monkeypatch.setattr(playlets, "Playlets", lambda: language)
+def test_playlets_need_no_network(play, monkeypatch):
+    monkeypatch.setattr(playlets, "Playlets", lambda: play)
     monkeypatch.delenv("MICRODLM_DATA", raising=False)
     monkeypatch.setattr(corpora, "_download", lambda *_: pytest.fail("it downloads"))
     load_corpus("playlets", n_chars=2_000)

@@ -1,10 +1,8 @@
 """The frontier of samplers: every measure against a slow and obvious one, then all of it, small, from end to end."""
 
-import importlib.util
 import json
 import math
 import random
-import sys
 from collections import Counter
 
 import numpy as np
@@ -15,14 +13,11 @@ import microdlm
 from microdlm import diversity
 from microdlm.errors import UserError
 from microdlm.likelihood import left_to_right_nll
-from microdlm.runs import ROOT
 
 
 @pytest.fixture(scope="module")
-def frontier():
-    spec = importlib.util.spec_from_file_location("sampling_frontier", ROOT / "results" / "sampling_frontier.py")
-    module = sys.modules["sampling_frontier"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+def frontier(script):
+    module = script("results/sampling_frontier")
     load, threads = module.load_corpus, torch.get_num_threads()
     # The training text is a million characters, which take a second to sort; a few are as good here.
     module.load_corpus = lambda *how: module.replace(corpus := load(*how), train=corpus.train[:20_000])
@@ -31,10 +26,8 @@ def frontier():
 
 
 @pytest.fixture(scope="module")
-def drawing():
-    spec = importlib.util.spec_from_file_location("figures_of_results", ROOT / "results" / "figures.py")
-    spec.loader.exec_module(module := importlib.util.module_from_spec(spec))
-    return module
+def drawing(script):
+    return script("results/figures")
 
 
 def some_texts(n: int, length: int, seed: int = 0, letters: str = "ab c'") -> list[str]:

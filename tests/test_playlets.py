@@ -15,11 +15,6 @@ MINI = "hero: Ada Bo\nfox/foxes: owl/owls elf/elves ox/oxen\nact:\n  1 {HERO}: {
 
 
 @pytest.fixture(scope="module")
-def play():
-    return Playlets()
-
-
-@pytest.fixture(scope="module")
 def text(play):
     return play.text(1_500_000, seed=1)
 

@@ -1,11 +1,13 @@
 """A trained model in two lines: what was given is kept, what was saved comes back, what is scored is the truth."""
 
+import functools
 import itertools
 import json
 import math
 from dataclasses import asdict
 from pathlib import Path
 
+import jaxtyping
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -69,6 +71,51 @@ def test_weights_in_bfloat16_are_the_same_numbers_rounded(tmp_path):
     for name, p in back.model.named_parameters():
         assert p.dtype == torch.float32 and torch.equal(p, weights[name].bfloat16().float())
     assert len(back.generate(n=1)[0]) == 16
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_in_bfloat16_it_says_nearly_the_same_and_writes_whole_texts(tmp_path, kind):
+    """Eight bits of a number are kept: logits are off by a hundredth of what they differ by."""
+    folder, x = save(tmp_path / "run", network(kind)), torch.arange(16)[None] % 10
+    exact, low = load(folder), load(folder, precision="bfloat16")
+    assert {p.dtype for p in exact.model.parameters()} == {torch.float32}
+    assert {p.dtype for p in low.model.parameters()} == {torch.bfloat16}
+    said, meant = low.model(x), exact.model(x)
+    assert said.dtype == torch.bfloat16 and not torch.equal(said.float(), meant)
+    assert (said - meant).abs().max() < 0.05 * meant.std()
+    for text in low.generate(n=3, prompt="cab"):
+        assert text.startswith("cab") and len(text) == 16 and "·" not in text
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_auto_is_bfloat16_where_that_is_fast(tmp_path, monkeypatch, fast):
+    monkeypatch.setattr("microdlm.training.has_bfloat16", lambda device: fast)
+    folder = save(tmp_path / "run", network("gpt"))
+    for precision, is_low in (("auto", fast), ("float32", False), ("bfloat16", True)):
+        dtype = load(folder, precision=precision).model.head.weight.dtype
+        assert dtype == (torch.bfloat16 if is_low else torch.float32)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "float16", "float64", ""])
+def test_a_precision_nobody_knows_is_one_clear_line(tmp_path, precision):
+    folder = save(tmp_path / "run", network("gpt"))
+    with pytest.raises(UserError, match=f"precision is {precision}: it must be auto, float32 or bfloat16") as refused:
+        microdlm.load(folder, precision=precision)
+    assert "\n" not in str(refused.value)
+
+
+def test_compiled_it_writes_the_same_greedy_texts(tmp_path, monkeypatch):
+    """All of torch.compile but its last part, which turns the graph into C++: that would take half a minute."""
+    quick = functools.partialmethod(torch.nn.Module.compile, backend="aot_eager")
+    monkeypatch.setattr(torch.nn.Module, "compile", quick)
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # its checks cannot be compiled
+    folder, counted = save(tmp_path / "run", network("diffusion")), torch._dynamo.utils.counters["stats"]
+    counted.clear()
+    how = dict(n=2, prompt="cab", temperature=0.0)
+    texts = load(folder).generate(**how)
+    assert not counted
+    assert load(folder, compile=True).generate(**how) == texts
+    assert counted["unique_graphs"] > 0
 
 
 def test_loading_leaves_chance_alone(tmp_path):

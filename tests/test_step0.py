@@ -1,12 +1,10 @@
 """Step 0: its schedules and its masks are the core's, its predictions are right on paper, each bug shows."""
 
-import json
 import math
 
 import pytest
 import torch
 
-from microdlm.lesson import Config
 from microdlm.masking import mask_tokens
 from microdlm.schedules import SCHEDULES
 
@@ -30,13 +28,6 @@ def step0(step):
 
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-
-def numbers(module, out, **options) -> dict[str, float]:
-    """What a smoke run measures. SystemExit if a claim is not as it should be."""
-    module.main(Config(smoke=True, out=out, **options))
-    kept = json.loads(next(out.glob(f"{NAME}-*.json")).read_text(encoding="utf-8"))
-    return {name: n["value"] for name, n in kept["numbers"].items()}
 
 
 # Step and core
@@ -94,17 +85,18 @@ def test_with_new_seeds_as_many_come_back_as_independent_draws_say(step0):
 # The whole step
 
 
-def test_it_runs_and_its_claims_hold(step0, tmp_path):
-    found = numbers(step0, tmp_path)
+def test_it_runs_and_its_claims_hold(step0, smoke):
+    run = smoke(step0)
+    found = run.numbers
     assert (found["came_back"], found["unclear"]) == (0, 0)
     assert {name: found[f"ratio_{name}"] for name in ON_PAPER} == pytest.approx(ON_PAPER, abs=0.08)
-    assert [*tmp_path.glob(f"{NAME}-playlets-0-smoke.png")]
+    assert run.path.stem == f"{NAME}-playlets-0-smoke"
 
 
-def test_it_runs_on_any_text(step0, tmp_path):
+def test_it_runs_on_any_text(step0, smoke, tmp_path):
     text = tmp_path / "mine.txt"
     text.write_text("Señor $ [b] \\ ↵ says: hello.\n" * 200, encoding="utf-8")
-    assert numbers(step0, tmp_path, data=str(text))["count"] == pytest.approx(75, abs=4 * 7.3 / math.sqrt(500))
+    assert smoke(step0, data=str(text)).numbers["count"] == pytest.approx(75, abs=4 * 7.3 / math.sqrt(500))
 
 
 BROKEN = {
@@ -116,8 +108,6 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("bug", BROKEN)
-def test_every_bug_shows(step0, tmp_path, bug):
-    path = tmp_path / "mine.txt"
-    path.write_text("What a blue teapot! The eager giant laughs softly.\n" * 400, encoding="utf-8")
+def test_every_bug_shows(step0, smoke, cats, bug):
     assert set(BROKEN) == set(step0.BREAKS)
-    assert BROKEN[bug](numbers(step0, tmp_path, data=str(path), broken=bug))
+    assert BROKEN[bug](smoke(step0, data=cats, broken=bug).numbers)

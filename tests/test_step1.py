@@ -1,6 +1,5 @@
 """Step 1: its loss and its loop are the core's, what it calls a floor is one, each bug shows."""
 
-import json
 import math
 from collections import Counter
 
@@ -8,7 +7,6 @@ import pytest
 import torch
 
 from microdlm import objectives, training
-from microdlm.lesson import Config
 from microdlm.masking import mask_tokens
 from microdlm.state import State, TrainConfig
 from microdlm.transformer import Transformer
@@ -163,34 +161,26 @@ def test_what_is_scored(step1, bug, low, high):
 # The whole step
 
 
-def numbers(module, out, **options) -> dict[str, float]:
-    """What a smoke run measures. SystemExit if a claim is not as it should be."""
-    module.main(Config(smoke=True, out=out, **options))
-    kept = json.loads(next(out.glob(f"{NAME}-*.json")).read_text(encoding="utf-8"))
-    return {name: n["value"] for name, n in kept["numbers"].items()}
-
-
-def test_it_runs_and_comes_near(step1, tmp_path):
-    found = numbers(step1, tmp_path)
+def test_it_runs_and_comes_near(step1, smoke):
+    run = smoke(step1)
+    found = run.numbers
     assert found["first"] == pytest.approx(math.log(55), abs=1e-4)
     assert found["entropy"] == pytest.approx(3.32, abs=0.005)
     assert -0.02 < found["gap"] < 0.1 and found["apart"] < 0.2
-    assert [*tmp_path.glob(f"{NAME}-playlets-0-smoke.png")]
+    assert run.path.stem == f"{NAME}-playlets-0-smoke"
 
 
 @pytest.mark.parametrize("line", ["Señor $ [b] \\ ↵ says: \t hello.\n", "ab", "a"])
-def test_it_runs_on_any_text(step1, tmp_path, line):
+def test_it_runs_on_any_text(step1, smoke, tmp_path, line):
     """Also where there is nothing to learn: then start and floor are the same."""
     path = tmp_path / "mine.txt"
     path.write_text(line * (6000 // len(line)), encoding="utf-8")
-    assert numbers(step1, tmp_path, data=str(path))["first"] == pytest.approx(math.log(len(set(line))), abs=1e-4)
+    assert smoke(step1, data=str(path)).numbers["first"] == pytest.approx(math.log(len(set(line))), abs=1e-4)
 
 
-def test_every_bug_shows(step1, tmp_path):
-    path = tmp_path / "mine.txt"
-    path.write_text("What a blue teapot! The eager giant laughs softly.\n" * 400, encoding="utf-8")
+def test_every_bug_shows(step1, smoke, cats, tmp_path):
     bugs = (None, *step1.BREAKS)
-    runs = {bug: numbers(step1, tmp_path / str(bug), data=str(path), broken=bug) for bug in bugs}
+    runs = {bug: smoke(step1, tmp_path / str(bug), data=cats, broken=bug).numbers for bug in bugs}
     right = runs[None]
     assert runs["score_visible"]["last"] < right["entropy"] - 0.5
     assert runs["score_visible"]["gap"] == pytest.approx(right["gap"], abs=0.05)

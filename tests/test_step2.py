@@ -1,33 +1,20 @@
 """Step 2: its transformer is the core's, and what it says of switches, order and areas holds for any weights."""
 
-import importlib.util
-import json
-from functools import partial
-
 import pytest
 import torch
 
-from microdlm import attention, playlets, transformer
-from microdlm.corpus import load_corpus
+from microdlm import attention, transformer
 from microdlm.errors import UserError
 from microdlm.lesson import Config
 from microdlm.likelihood import cross_entropy_at
-from microdlm.runs import ROOT
 from microdlm.transformer import TransformerConfig
 
 SIZES = dict(vocab_size=7, seq_len=12, n_layer=2, n_head=2, d_model=16)
-TEXT = "The cat sat on the mat. The dog sat on the log.\nA frog, a fox and 7 owls came by; who knows why?\n" * 40
 
 
 @pytest.fixture(scope="module")
-def lesson(step):
-    """The step, with the language compiled once and as much of its text as a test needs."""
-    module, language = step("step2_transformer"), playlets.Playlets()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(playlets, "Playlets", lambda: language)
-        patch.setattr(module, "Playlets", lambda: language)
-        patch.setattr(module, "load_corpus", partial(load_corpus, n_chars=30_000))
-        yield module
+def lesson(step, small_playlets):
+    return small_playlets(step("step2_transformer"))
 
 
 def pair(lesson, causal: bool):
@@ -67,10 +54,8 @@ def test_it_starts_with_the_cores_weights(lesson):
     assert all(torch.equal(p, theirs[name]) for name, p in mine.named_parameters())
 
 
-def test_the_loss_is_that_of_diffusion(lesson):
-    spec = importlib.util.spec_from_file_location("the_twin", ROOT / "diffusion.py")
-    twin = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(twin)
+def test_the_loss_is_that_of_diffusion(lesson, script):
+    twin = script("diffusion")
     core, mine = pair(lesson, causal=False)
     x_0 = torch.randint(6, (4, 12), generator=torch.Generator().manual_seed(1))
     a, b = (f(net, x_0, torch.Generator().manual_seed(2)) for f, net in ((lesson.loss, mine), (twin.loss, core)))
@@ -152,42 +137,28 @@ def test_every_denoiser_gets_the_same_questions(lesson, chain):
 # The run
 
 
-def run(lesson, tmp_path, **options) -> dict:
-    lesson.main(Config(smoke=True, out=tmp_path, **options))
-    (found,) = tmp_path.glob("*.json")
-    assert found.with_suffix(".png").stat().st_size > 10_000
-    return json.loads(found.read_text())
-
-
-def claims(found: dict) -> dict[str, bool | None]:
-    return {claim["what"]: claim["holds"] for claim in found["claims"]}
-
-
 EDIT, ORDER = "an edit moves all answers, if not causal", "mirrored, a text gets other answers"
 
 
-def test_it_runs(lesson, tmp_path):
-    holds = claims(run(lesson, tmp_path))
+def test_it_runs(lesson, smoke):
+    holds = smoke(lesson).claims
     assert holds.pop("all hidden: context buys nothing") is None  # that takes training
     assert holds.pop("half as many hidden: a lower curve") is None
     assert all(holds.values()) and "nowhere below the exact denoiser" in holds
 
 
-def test_it_runs_on_a_text_without_an_oracle(lesson, tmp_path):
-    path = tmp_path / "cats.txt"
-    path.write_text(TEXT)
-    holds = claims(run(lesson, tmp_path, data=str(path)))
+def test_it_runs_on_a_text_without_an_oracle(lesson, smoke, cats):
+    holds = smoke(lesson, data=cats).claims
     assert holds[EDIT] and holds[ORDER] and "nowhere below the exact denoiser" not in holds
 
 
 @pytest.mark.parametrize(("name", "what"), [("causal", EDIT), ("no_positions", ORDER)])
-def test_a_break_breaks_what_it_should(lesson, tmp_path, name, what):
-    holds = claims(run(lesson, tmp_path, broken=name))
-    assert [claim for claim, held in holds.items() if held is False] == [what]
+def test_a_break_breaks_what_it_should(lesson, smoke, name, what):
+    assert smoke(lesson, broken=name).failed == [what]
 
 
 def test_too_short_a_text_is_one_clear_line(lesson, tmp_path):
     path = tmp_path / "short.txt"
-    path.write_text(TEXT[:500])
+    path.write_text("The cat sat on the mat.\n" * 20)
     with pytest.raises(UserError, match="use more text"):
         lesson.main(Config(smoke=True, out=tmp_path, data=str(path)))

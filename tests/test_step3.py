@@ -3,7 +3,6 @@
 Equal in distribution is tested by chi-square at p > 1e-4: a false alarm in 10,000, had the seeds not been fixed.
 """
 
-import json
 import math
 
 import pytest
@@ -11,7 +10,6 @@ import torch
 from scipy.stats import chisquare
 
 from microdlm import cost, pacing, planned, surest
-from microdlm.lesson import Config
 
 
 @pytest.fixture(scope="module")
@@ -21,11 +19,6 @@ def s3(step):
 
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-
-def found(folder) -> dict:
-    (path,) = folder.glob("*.json")
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 # ---- step = core ----
@@ -122,32 +115,24 @@ def test_any_text_has_a_language_of_letter_pairs(s3, tmp_path):
 # ---- the whole step ----
 
 
-def test_smoke(s3, tmp_path):
-    s3.main(Config(smoke=True, out=tmp_path))
-    told = found(tmp_path)
-    assert all(claim["holds"] for claim in told["claims"]) and len(told["claims"]) == 7
-    assert told["numbers"]["nats_1"]["value"] == pytest.approx(0.322, abs=0.03)
-    assert list(tmp_path.glob("*.png"))
+def test_smoke(s3, smoke):
+    run = smoke(s3)
+    assert all(run.claims.values()) and len(run.claims) == 7
+    assert run.numbers["nats_1"] == pytest.approx(0.322, abs=0.03)
 
 
-def test_smoke_on_a_file(s3, tmp_path):
-    path = tmp_path / "fox.txt"
-    path.write_text("The quick brown fox jumps over the lazy dog.\n" * 30)
-    s3.main(Config(smoke=True, data=str(path), out=tmp_path))
-    assert all(claim["holds"] for claim in found(tmp_path)["claims"])
+def test_smoke_on_a_file(s3, smoke, cats):
+    assert all(smoke(s3, data=cats).claims.values())
 
 
 @pytest.mark.parametrize(
     "bug, hit",
     [("frames", "T steps take"), ("overwrite", "what is written stays"), ("greedy", "k at once, by lot")],
 )
-def test_each_bug_is_seen(s3, tmp_path, bug, hit):
+def test_each_bug_is_seen(s3, smoke, cats, bug, hit):
     """The claims that fail are those that are said to fail, and no others; close() would otherwise exit."""
-    path = tmp_path / "fox.txt"
-    path.write_text("The quick brown fox jumps over the lazy dog.\n" * 30)
-    s3.main(Config(smoke=True, data=str(path), out=tmp_path, broken=bug))
-    told = found(tmp_path)
-    failed = [claim["what"] for claim in told["claims"] if not claim["holds"]]
+    run = smoke(s3, data=cats, broken=bug)
+    failed = [what for what, holds in run.claims.items() if not holds]
     assert failed and all(any(word in claim for word in hit.split(", ")) for claim in failed)
     if bug == "frames":
-        assert told["numbers"]["passes_1000"]["value"] == 1000
+        assert run.numbers["passes_1000"] == 1000

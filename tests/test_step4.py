@@ -1,6 +1,5 @@
 """Step 4: its likelihoods are the core's, its predictions hold another way, and each of its bugs is seen."""
 
-import json
 import math
 
 import pytest
@@ -8,7 +7,6 @@ import torch
 from scipy.integrate import quad
 
 from microdlm import likelihood, objectives
-from microdlm.lesson import Config
 from microdlm.likelihood import exact_curve
 from microdlm.masking import mask_count, mask_tokens
 from microdlm.schedules import SCHEDULES, complete
@@ -21,11 +19,6 @@ def s4(step):
 
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-
-def found(folder) -> dict:
-    (path,) = folder.glob("*.json")
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 @pytest.fixture
@@ -151,26 +144,16 @@ def lambda_of(language, seen):
 # ---- the whole step ----
 
 
-@pytest.fixture
-def fox(tmp_path) -> str:
-    path = tmp_path / "fox.txt"
-    path.write_text("The quick brown fox jumps over the lazy dog.\n" * 40)
-    return str(path)
+def test_smoke(s4, smoke):
+    run = smoke(s4)
+    assert all(run.claims.values()) and len(run.claims) == 10
+    assert run.numbers["network truth"] < run.numbers["network bound"]
 
 
-def test_smoke(s4, tmp_path):
-    s4.main(Config(smoke=True, out=tmp_path))
-    told = found(tmp_path)
-    assert all(claim["holds"] for claim in told["claims"]) and len(told["claims"]) == 10
-    assert told["numbers"]["network truth"]["value"] < told["numbers"]["network bound"]["value"]
-    assert list(tmp_path.glob("*.png"))
-
-
-def test_smoke_on_a_file(s4, tmp_path, fox):
+def test_smoke_on_a_file(s4, smoke, cats):
     """No truth is known, and none is claimed."""
-    s4.main(Config(smoke=True, data=fox, out=tmp_path))
-    told = found(tmp_path)
-    assert all(claim["holds"] for claim in told["claims"]) and "network truth" not in told["numbers"]
+    run = smoke(s4, data=cats)
+    assert all(run.claims.values()) and "network truth" not in run.numbers
 
 
 @pytest.mark.parametrize(
@@ -181,11 +164,10 @@ def test_smoke_on_a_file(s4, tmp_path, fox):
         ("no_subs", {"MASK keeps no probability"}),
     ],
 )
-def test_each_bug_is_seen(s4, tmp_path, fox, bug, hit):
+def test_each_bug_is_seen(s4, smoke, cats, bug, hit):
     """The claims that fail are those that are said to fail, and no others; close() would otherwise exit."""
-    s4.main(Config(smoke=True, data=fox, out=tmp_path, broken=bug))
-    told = found(tmp_path)
-    assert {claim["what"] for claim in told["claims"] if not claim["holds"]} == hit
+    run = smoke(s4, data=cats, broken=bug)
+    assert {what for what, holds in run.claims.items() if not holds} == hit
 
 
 def test_what_mask_keeps_the_bound_pays(s4, network):

@@ -1,14 +1,11 @@
 """Step 5: its comparison is the core's, both numbers are found another way, and a wrong way of quoting shows."""
 
-import json
-from functools import partial
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from microdlm import comparison, playlets
-from microdlm.corpus import load_corpus
+from microdlm import comparison
 from microdlm.errors import UserError
 from microdlm.lesson import Config
 from microdlm.likelihood import Estimate, cross_entropy_at, estimate_nelbo, left_to_right_nll
@@ -17,23 +14,11 @@ from microdlm.samplers import left_to_right
 from microdlm.transformer import Transformer, TransformerConfig
 
 L = 40  # more blanks than the 32 steps that diffusion writes in
-TEXT = "The cat sat on the mat. The dog sat on the log.\nA frog, a fox and 7 owls came by; who knows why?\n" * 40
 
 
 @pytest.fixture(scope="module")
-def lesson(step):
-    """The step, with the language compiled once and as much of its text as a test needs."""
-    module, language = step("step5_twins"), playlets.Playlets()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(playlets, "Playlets", lambda: language)
-        patch.setattr(module, "Playlets", lambda: language)
-        patch.setattr(module, "load_corpus", partial(load_corpus, n_chars=30_000))
-        yield module
-
-
-@pytest.fixture(scope="module")
-def corpus():
-    return load_corpus("playlets", n_chars=30_000)
+def lesson(step, small_playlets):
+    return small_playlets(step("step5_twins"))
 
 
 @pytest.fixture(scope="module")
@@ -132,29 +117,16 @@ def test_the_line_keeps_order_and_names_all(lesson):
 # The run
 
 
-def run(lesson, out, **options) -> dict:
-    lesson.main(Config(smoke=True, out=out, **options))
-    (found,) = out.glob("*.json")
-    assert found.with_suffix(".png").stat().st_size > 10_000
-    return json.loads(found.read_text())
-
-
-def claims(found: dict) -> dict[str, bool | None]:
-    return {claim["what"]: claim["holds"] for claim in found["claims"]}
-
-
 EXACT, COUNTED = "GPT: exact, the same token by token", "passes and tokens read as predicted"
 
 
-def test_it_runs_and_a_break_trains_nothing(lesson, tmp_path, monkeypatch):
+def test_it_runs_and_a_break_trains_nothing(lesson, smoke, cats, tmp_path, monkeypatch):
     """The scripts train on a text of our own. A break is in the scoring: it takes the twins that it finds."""
-    path = tmp_path / "cats.txt"
-    path.write_text(TEXT)
-    holds = claims(run(lesson, tmp_path, data=str(path)))
+    holds = smoke(lesson, data=cats).claims
     assert holds.pop("both are found another way too") is None  # that takes training
     assert all(holds.values()) and len(holds) == 5
     monkeypatch.setattr(lesson, "subprocess", None)
-    lesson.main(Config(str(path), smoke=True, out=tmp_path, broken="batch_ratio"))
+    lesson.main(Config(cats, smoke=True, out=tmp_path, broken="batch_ratio"))
     assert len([*tmp_path.glob("*-frames*.json"), *tmp_path.glob("*-batch_ratio*.json")]) == 1
 
 
@@ -164,18 +136,16 @@ def at_hand(lesson, twins, monkeypatch):
     return lesson
 
 
-def test_it_runs_on_the_built_in_language(at_hand, tmp_path):
-    found = run(at_hand, tmp_path)
-    assert all(held in (True, None) for held in claims(found).values())
-    assert claims(found)["nobody knows it better than itself"]
-    exact, counted, equal = (found["numbers"][name]["value"] for name in ("exact", "letter", "ln"))
+def test_it_runs_on_the_built_in_language(at_hand, smoke):
+    run = smoke(at_hand)
+    assert not run.failed and run.claims["nobody knows it better than itself"]
+    exact, counted, equal = (run.numbers[name] for name in ("exact", "letter", "ln"))
     assert exact < counted < equal
 
 
 @pytest.mark.parametrize(("name", "what"), [("training_loss", EXACT), ("frames", COUNTED)])
-def test_a_break_breaks_what_it_should(at_hand, tmp_path, name, what):
-    holds = claims(run(at_hand, tmp_path, broken=name))
-    assert [claim for claim, held in holds.items() if held is False] == [what]
+def test_a_break_breaks_what_it_should(at_hand, smoke, name, what):
+    assert smoke(at_hand, broken=name).failed == [what]
 
 
 def test_a_script_that_fails_and_a_file_that_is_missing_are_one_clear_line(lesson, tmp_path, monkeypatch):

@@ -1,6 +1,5 @@
 """Step 6: its blocks are the core's, its two ends are exact, and each of its bugs shows."""
 
-import json
 import math
 from functools import partial
 from types import SimpleNamespace
@@ -9,7 +8,6 @@ import pytest
 import torch
 
 from microdlm import blocks as core
-from microdlm.lesson import Config
 from microdlm.objectives import masked_nll
 from microdlm.transformer import KVCache
 
@@ -27,14 +25,6 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 def texts(B: int = 3, L: int = 16) -> torch.Tensor:
     return torch.randint(0, MASK, (B, L), generator=seeded(5))
-
-
-def run(blocks, folder, **options) -> dict:
-    """Numbers and claims of a smoke run; a claim that should not fail raises SystemExit."""
-    blocks.main(Config(smoke=True, out=folder, **options))
-    (path,) = folder.glob("*.json")
-    found = json.loads(path.read_text())
-    return {name: n["value"] for name, n in found["numbers"].items()} | {c["what"]: c for c in found["claims"]}
 
 
 # ---- step = core ----
@@ -64,9 +54,9 @@ def test_step_is_core(blocks, network, block_length, L=16):
 # ---- it runs ----
 
 
-def test_it_runs_on_playlets(blocks, tmp_path):
-    found = run(blocks, tmp_path)
-    assert list(tmp_path.glob("*.png")) and {f"block_{n}" for n in blocks.LENGTHS} <= set(found)
+def test_it_runs_on_playlets(blocks, smoke):
+    found = smoke(blocks).numbers
+    assert {f"block_{n}" for n in blocks.LENGTHS} <= set(found)
     assert found["the_exact_value"] < found["a_GPT"] and found["gap"] < 1e-4
 
 
@@ -78,9 +68,9 @@ def waves(tmp_path_factory) -> str:
     return str(path)
 
 
-def test_it_runs_on_a_file(blocks, tmp_path, waves):
-    found = run(blocks, tmp_path, data=waves)
-    assert "the_exact_value" not in found and "none is below the exact value" not in found
+def test_it_runs_on_a_file(blocks, smoke, waves):
+    run = smoke(blocks, data=waves)
+    assert "the_exact_value" not in run.numbers and "none is below the exact value" not in run.claims
 
 
 # ---- the bugs ----
@@ -97,11 +87,10 @@ def test_every_break_is_tested(blocks):
 
 
 @pytest.mark.parametrize("name", SHOWN_BY)
-def test_a_break_fails_its_claims_and_no_other(blocks, tmp_path, waves, name):
-    found = run(blocks, tmp_path, data=waves, broken=name)
-    failed = [what for what, c in found.items() if isinstance(c, dict) and c["holds"] is False]
-    assert failed == SHOWN_BY[name]
-    assert found["gap"] > 1e-4
+def test_a_break_fails_its_claims_and_no_other(blocks, smoke, waves, name):
+    run = smoke(blocks, data=waves, broken=name)
+    assert run.failed == SHOWN_BY[name]
+    assert run.numbers["gap"] > 1e-4
 
 
 @pytest.mark.parametrize("name", ["peek", "leak"])

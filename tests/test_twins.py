@@ -2,7 +2,6 @@
 
 import ast
 import difflib
-import importlib.util
 import itertools
 import re
 import sys
@@ -21,17 +20,9 @@ from microdlm.transformer import Transformer, TransformerConfig
 TWINS = ("gpt", "diffusion")
 
 
-def twin(name: str) -> ModuleType:
-    """The script as a module; it stands in no package."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / f"{name}.py")
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
-def twins() -> dict[str, ModuleType]:
-    return {name: twin(name) for name in TWINS}
+def twins(script) -> dict[str, ModuleType]:
+    return {name: script(name) for name in TWINS}
 
 
 def source(name: str) -> list[str]:
