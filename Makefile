@@ -1,11 +1,12 @@
 # make demo   train both twins on the built-in language, watch them write, compare them (five minutes, no download)
 # make test   everything CI runs
+# make notebooks   run every notebook from top to bottom and keep what it shows
 
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := runs/demo-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: demo test results clean
+.PHONY: demo test results notebooks clean
 
 demo: .venv/installed
 	$(BIN)/python diffusion.py --train --generate --out $(DEMO)/diffusion
@@ -21,6 +22,9 @@ test: .venv/installed
 results: .venv/installed
 	$(BIN)/python results/tables.py
 	$(BIN)/python results/figures.py
+
+notebooks: .venv/installed
+	$(BIN)/python notebooks/build.py
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "microDLM needs Python 3.11 or newer")'
