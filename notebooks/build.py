@@ -8,6 +8,7 @@ notebook is one that this file has run from top to bottom; tests compare it with
 """
 
 import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -21,6 +22,7 @@ from microdlm.runs import ROOT, provenance, read_json, write_json
 
 HERE = ROOT / "notebooks"
 SOURCES = sorted((HERE / "source").glob("[0-9]_*.py"))
+PAGE = HERE / "README.md"
 TIMES = ROOT / "results" / "notebooks.json"
 REPOSITORY = "OWNER/microDLM"  # where it is published: the badges and Colab's first cell point there
 
@@ -78,6 +80,11 @@ def main(which: list[str]) -> None:
         known[source.stem] = {"seconds": seconds, "made_by": made_by}
         console.print(f"{source.stem}  {seconds:.0f} s")
         write_json(TIMES, {"notebooks": dict(sorted(known.items())), "seed": 0, "made_by": made_by})
+
+    page = PAGE.read_text(encoding="utf-8")
+    for stem, measured in known.items():
+        page = re.sub(rf"(`{stem}`.*\|) \d+ \|$", rf"\1 {measured['seconds']:.0f} |", page, flags=re.M)
+    PAGE.write_text(page, encoding="utf-8")
 
 
 if __name__ == "__main__":

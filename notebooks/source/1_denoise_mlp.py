@@ -61,8 +61,22 @@ agree("cross-entropy, entropy + KL", -(p[inside] * q[inside].log()).sum(), H + K
 print(f"\nunigram entropy H(p) = {H:.4f} nats per character; the wild guess pays {KL:.4f} more")
 
 # %% [markdown]
-# With two letters it can be drawn. Letter A has the frequency $p$, and somebody answers $q$. The grey part of the
-# cost is the entropy, that nobody can avoid; the blue part is paid for $q \ne p$. Move $q$.
+# What each letter of a text costs whoever has counted, and sees nothing else. Blanks and *e* are cheap, a capital is
+# dear. The dashed line is the mean over the whole text: the entropy.
+
+# %%
+line = corpus.train[:48]
+fig, ax = plt.subplots(figsize=(8, 2.4))
+ax.bar(range(48), -p.log()[line], color=BLUE, alpha=0.6)
+ax.axhline(H, color=COLOURS["exact"], linestyle="--", linewidth=1.5)
+ax.set_xticks(range(48), list(plain(corpus.tokenizer, line)), family="monospace")
+ax.tick_params(axis="x", length=0)
+ax.set(ylabel="nats", xlim=(-1, 48), title="The price of a letter, without context")
+plt.show()
+
+# %% [markdown]
+# With two letters the cost of a wrong answer can be drawn. Letter A has the frequency $p$, and somebody answers $q$.
+# The grey part of the cost is the entropy, that nobody can avoid; the blue part is paid for $q \ne p$. Move $q$.
 
 # %%
 P_A = 0.8
@@ -104,6 +118,8 @@ check.step1.entropy(my_entropy)
 # `torch.xlogy(p, p)` is $p \ln p$, and 0 where $p$ is 0. Mind the sign.
 # The solution is in [solutions/step1.py](solutions/step1.py).
 # </details>
+#
+# (Your function, asked for the characters of all of Tiny Shakespeare, says 3.3128 nats: another text, another floor.)
 #
 # ### Exercise 1.2: what a wrong answer costs
 
@@ -231,7 +247,7 @@ fig, (left, right) = plt.subplots(1, 2, figsize=(9, 3), width_ratios=[1.5, 1], l
 left.plot(range(1, steps + 1), losses, color=BLUE, alpha=0.7, linewidth=1.2)
 left.axhline(H, color=COLOURS["exact"], linestyle="--", linewidth=1.5)
 left.text(1.1, H - 0.06, "unigram entropy, from counts")
-left.text(1.4, math.log(V - 1), "all equally likely", va="center")
+left.text(3.2, math.log(V - 1), "all equally likely", va="center")
 left.set(xscale="log", xlabel="training steps", ylabel="nats per hidden letter", ylim=(H - 0.12, None))
 left.set_title("The loss meets its floor")
 with torch.no_grad():

@@ -255,7 +255,7 @@ for ax, (name, seen) in zip(axes, RIGHTS.items(), strict=True):
     edits[range(length), range(length)] = (text[0] + 1) % 8
     with torch.no_grad():
         moved = (demo(edits, seen=seen) - demo(text, seen=seen)).abs().sum(-1)  # (edited place, answering place)
-    ax.imshow((moved.T > 1e-6).float(), cmap="Blues", vmax=1.6)
+    ax.imshow((moved.T > 1e-6).float(), cmap="Blues", vmin=0, vmax=1.6)
     ax.set(title=name, xlabel="letter that is edited")
     ax.grid(False)
     print(f"{name:26} an edit of letter 5 moves {int((moved[5] > 1e-6).sum()):2} answers")

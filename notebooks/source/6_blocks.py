@@ -139,7 +139,7 @@ plt.show()
 # %%
 def draw_page(ax, n, length=16):
     seen = block_attention(length, n)
-    ax.imshow(seen, cmap="Blues", vmax=1.6)
+    ax.imshow(seen, cmap="Blues", vmin=0, vmax=1.6)
     ax.axhline(length - 0.5, color="black", linewidth=1)
     ax.axvline(length - 0.5, color="black", linewidth=1)
     ax.set(xticks=[], yticks=[], title=f"blocks of {n}")
