@@ -356,7 +356,6 @@ check.step3.exact(my_exact)
 # %%
 play, page = Playlets(), 32
 exact_denoiser = play.denoiser()
-letters = load("shakespeare-diffusion")  # a small network, shipped with the project; used below
 for passes in size((32, 16, 8, 1), (8, 1)):
     x = torch.full((size(24, 2), page), play.mask_id)
     *_, x = confidence(exact_denoiser, x, play.mask_id, passes, order="random", rng=rng)
@@ -368,6 +367,7 @@ for passes in size((32, 16, 8, 1), (8, 1)):
 # And a network, that is not exact, trained on Shakespeare. What is written stays: from row to row, only dots change.
 
 # %%
+letters = load("shakespeare-diffusion")
 start = letters.canvas("ROMEO:\n", 60)
 counted = CountForwards(letters.model)
 for i, state in enumerate(confidence(counted, start, letters.mask_id, 16, rng=rng, temperature=0.8), 1):
