@@ -174,11 +174,11 @@ def draw_stairs(ax, passes):
     ax.bar(range(L), curve, 1, align="edge", color="white")
     ax.bar(range(L), curve, 1, align="edge", color=BLUE, alpha=0.35)
     lost = parallel_bound(curve, plan) - curve.mean().item()
-    ax.set(xlabel="letters still hidden", ylim=(0, 0.75), title=f"{passes} passes: {lost:.3f} nats lost a letter")
-    ax.title.set_fontsize(9)
+    ax.set(xlabel="letters still hidden", ylim=(0, 0.75), title=f"passes: {passes}\n{lost:.3f} nats lost a letter")
+    ax.title.set_fontsize(10)
 
 
-slider(draw_stairs, "passes", list(range(1, 9)), still=[1, 2, 4, 8], figsize=(10, 2.6), sharey=True)
+slider(draw_stairs, "passes", list(range(1, 9)), still=[1, 2, 4, 8], figsize=(10, 2.8), sharey=True)
 
 # %% [markdown]
 # Is it so? One can *measure* what a sampler loses: put a real text into its mouth. In each pass, ask for the

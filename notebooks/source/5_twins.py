@@ -304,9 +304,11 @@ def draw_costs(ax, steps):
     ax.plot(lengths, lengths - 1, color=RED)
     ax.plot(lengths, lengths * (lengths - 1) / 2, ":", color=RED)
     ax.plot(lengths, steps * lengths, color=BLUE)
-    ax.text(512, 511, " cache", color=RED, va="center")
-    ax.text(512, 130_000, " none", color=RED, va="center")
-    ax.set(yscale="log", xlabel="length of the text", ylim=(10, 500_000), xlim=(0, 640))
+    ax.text(512, 511, " GPT", color=RED, va="center")
+    ax.text(512, 130_000, " GPT, no cache", color=RED, va="center")
+    ax.text(512, steps * 512, " diffusion", color=BLUE, va="center")
+    ax.set(yscale="log", xlabel="length of the text", ylabel="tokens read", ylim=(10, 500_000), xlim=(0, 850))
+    ax.set_xticks([0, 250, 500])
     ax.set_title(f"diffusion in {steps} passes")
 
 

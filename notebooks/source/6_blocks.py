@@ -121,7 +121,7 @@ ax.plot(lengths, 64 / lengths * (2**lengths - 1), "o-", color=BLUE)
 ax.set(xscale="log", yscale="log", xlabel="block length n", ylabel="questions")
 ax.set_xticks(lengths, [f"{int(n)}" for n in lengths])
 ax.set_title("What there is to know about one text of 64 tokens")
-ax.text(1.15, 64, "a GPT: 64", va="center")
+ax.text(1, 3000, "a GPT: 64", ha="center")
 ax.text(50, 2.0**62, "diffusion", ha="right", va="center")
 plt.show()
 
