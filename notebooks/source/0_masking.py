@@ -65,8 +65,9 @@ assert came_back == 0
 
 # %% [markdown]
 # So each token has its own hour: the time $\tau_i$ at which $\alpha(\tau_i) = r_i$. The whole dissolving of a text is
-# nothing but these $L$ numbers, drawn once. Below, a letter stands at its hour; to be hidden is to lie above the line
-# of now.
+# nothing but these $L$ numbers, drawn once. In the picture a letter stands at the height of its hour, and the dashed
+# line is now: as it rises, it passes one letter after the other, and what lies below it is hidden. At the bottom is
+# $x_t$.
 
 # %%
 hours = SCHEDULES["cosine"].time(1 - r)  # the inverse of the schedule: when is a share u hidden?
