@@ -123,6 +123,8 @@ def test_the_frame_is_empty_and_as_large_as_the_bug(name):
 def test_the_way_out_names_every_exhibit():
     table = CELLS[-1].source
     assert {int(n) for row in re.findall(r"^\| ([\d, ]+) \|", table, re.M) for n in row.split(",")} == set(range(1, 13))
+    files = set(re.findall(r"`(test_\w+\.py)`", table))
+    assert len(files) == 7 and all((ROOT / "tests" / name).exists() for name in files)
 
 
 # ---- checks ----

@@ -306,8 +306,8 @@ print(f"{times} times a letter that stood there became another one")
 assert times > 100
 
 # %% [markdown]
-# The prompt is gone after the first step, and no two pages agree. (With a real network it is less easy to see: many
-# learn to repeat what is visible, though nobody asked them to. Then only some words change.)
+# The prompt is gone after the first step, and no two pages agree. (A real network may well repeat what is visible,
+# though nobody asked it to. Then only some words change, and it is less easy to see.)
 #
 # **Question.** Which positions may a step touch at all?
 
@@ -516,8 +516,7 @@ print(f"a network without opinion  {math.log(26_000):.1f} nats = ln 26000")
 assert loss > 5 * math.log(26_000) and abs(spread - math.sqrt(512)) < 1
 
 # %% [markdown]
-# Before the first step the network is certain of one word in 26,000, and wrong. Training begins by unlearning that;
-# from outside it looks like a long plateau.
+# Before the first step the network is certain of one word in 26,000, and wrong. Training begins by unlearning that.
 #
 # **Question.** A logit is a sum of $D$ products, of a normalised state (numbers near 1) and a row of the table. How
 # large is it, if the row is $N(0, 1)$? How large should it be?
@@ -544,7 +543,7 @@ if check.museum.first_loss(my_table):
 #
 # ## Exhibit 8. Noise with a ceiling
 #
-# *Found in a sampler.* To draw from logits, add Gumbel noise and take the largest. The one-liner is in every library.
+# *Found in a sampler.* To draw from logits, add Gumbel noise and take the largest. The one-liner is well known.
 
 
 # %%
@@ -595,7 +594,7 @@ for q in (1e-5, 1e-6, 1e-7, 1e-8, 1e-9):
 # %% [markdown]
 # Who cares about one in a hundred million? In a step of an ancestral sampler MASK itself takes part in the draw, and
 # takes almost all of it: the first of 1,000 steps opens a token with probability 1/1000, and a word of one in 100,000
-# is down to $10^{-8}$. Take GPT-2's 50,257 words with Zipf's frequencies:
+# is down to $10^{-8}$. Take 50,257 words, as many as GPT-2 has, with Zipf's frequencies:
 
 # %%
 p = 1 / torch.arange(1, 50_258, dtype=torch.float64)
@@ -617,8 +616,8 @@ ax.set(xlabel="probability of a token in one draw", ylabel="drawn / should be", 
 plt.show()
 
 # %% [markdown]
-# Nothing looks wrong. On the contrary: without rare words, text looks *better*, and a "generative perplexity" falls.
-# It is a lower temperature that nobody has set.
+# Nothing looks wrong. On the contrary: without rare words, text looks *better*, and a "generative perplexity" falls
+# (2409.02908). It is a lower temperature that nobody has set.
 #
 # **Question.** Where do the digits get lost: in the logarithms, in the sum, or before both?
 
@@ -673,8 +672,8 @@ assert play.nll(torch.tensor([ids])).isinf().all() and len(ids) < len(prompt)
 
 # %% [markdown]
 # The page shows the visitor her own prompt, with spaces. The model never saw them: to it this is text of probability
-# zero, and what it says to that means nothing. (A network would not stop either. It would write a little worse, and
-# the model would be blamed.)
+# zero, and what it says to that means nothing. (A network would not stop either. It would write on, a little worse,
+# and the model would be blamed.)
 #
 # **Question.** Two things are wrong here. One loses spaces; which one keeps that a secret?
 
@@ -699,7 +698,7 @@ if check.museum.spaces(my_encode):
 #
 # ## Exhibit 10. The resume that resumes nothing
 #
-# *Found in a training script.* `torch.compile` wraps the model, and the run is saved. Next day it goes on; a warning
+# *Found in a training script.* `torch.compile` wraps the model, and the run is saved. Next day it goes on; an error
 # about names was in the way, hence `strict=False`.
 
 
@@ -758,8 +757,8 @@ ax.set(xlabel="step", ylabel="loss, nats per letter", title="Tuesday begins wher
 plt.show()
 
 # %% [markdown]
-# No error and no warning: only a step in the curve, if somebody looks at that place. All names in the file begin with
-# `_orig_mod.`; not one fits; `strict=False` means "skip what does not fit".
+# No error any more, and no warning: only a step in the curve, if somebody looks at that place. All names in the file
+# begin with `_orig_mod.`; not one fits; `strict=False` means "skip what does not fit".
 #
 # **Question.** Who may be compiled: the one that was saved, the one that is loaded, or both?
 
@@ -847,8 +846,7 @@ plt.show()
 
 # %% [markdown]
 # 39 and 225 are pictures, the one before the first pass among them. In passes it is 38 against 224; in tokens that go
-# through the network the GPT needs 38 times *less*. (Seconds are a third thing: a pass over 240 tokens costs a GPU
-# hardly more than one over a single token, until the batch is full.)
+# through the network the GPT needs 38 times *less*. (Seconds are a third thing, and depend on the machine: notebook 5.)
 #
 # **Question.** A sampler may yield a page several times for a smooth film, or skip a pass that would change nothing.
 # Where do you have to count, to be right about any of them?
@@ -957,17 +955,17 @@ if check.museum.ranking(my_rank):
 #
 # Twelve bugs, and what would have found them:
 #
-# | exhibit | a test of one line |
-# |---|---|
-# | 1, 2, 12 | the exact denoiser scores the entropy of its language, under every schedule |
-# | 3 | P(MASK) is 0, and nothing is nan |
-# | 4 | what is visible stays |
-# | 5 | a page of nothing but MASK is at $t = 1$ |
-# | 6 | masks are nested in $t$ |
-# | 7 | the first loss is $\ln V$ |
-# | 8 | of $10^8$ draws of noise, some are above 16.64 |
-# | 9 | `decode(encode(text)) == text` |
-# | 10 | the first loss after a resume is the last one before it |
-# | 11 | passes are counted in `forward` |
+# | exhibit | what a test says | in `tests/` |
+# |---|---|---|
+# | 1, 2, 12 | the exact denoiser scores the entropy of its language, under every schedule | `test_likelihood.py` |
+# | 3 | MASK gets no probability, and at hidden places all of it is shared out | `test_objectives.py` |
+# | 4 | every MASK is filled once, and nothing else changes | `test_samplers.py` |
+# | 5 | (our networks are not told $t$) | |
+# | 6 | masks are nested in $t$ | `test_masking.py` |
+# | 7 | the first loss is $\ln V$ | `test_transformer.py` |
+# | 8 | noise is drawn in float64 | `test_samplers.py` |
+# | 9 | any text comes back | `test_tokenizers.py` |
+# | 10 | a run that vanished goes on, bit for bit | `test_training.py` |
+# | 11 | passes are counted in the model, and compared with what each sampler promises | `test_samplers.py` |
 #
-# All of them are in this project's `tests/`.
+# None of them is long.
