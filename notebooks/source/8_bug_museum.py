@@ -105,13 +105,12 @@ shares = [
 ]
 fig, ax = plt.subplots(figsize=(6, 2.8))
 for offset, share, colour, name in ((0.005, shares[0], BLUE, "the bound"), (0.05, shares[1], BUG, "the bug")):
-    ax.bar(torch.arange(10) / 10 + offset, share, 0.042, align="edge", color=colour)
+    ax.bar([i / 10 + offset for i in range(10)], share, 0.042, align="edge", color=colour)
     ax.text(0.6, share.max() - 0.05 if name == "the bug" else 0.14, name, color=colour)
 ax.set(xlabel="time t: the share that is hidden", ylabel="part of the loss", title="Where the loss looks")
 plt.show()
-print(
-    f"from texts with t below 0.2: {shares[0][:2].sum():.0%} of the bound, {shares[1][:2].sum():.0%} of the bug's loss"
-)
+early = [share[:2].sum() for share in shares]
+print(f"from texts with t below 0.2: {early[0]:.0%} of the bound, {early[1]:.0%} of the bug's loss")
 
 # %% [markdown]
 # A die costs $\ln 4 = 1.39$ nats however much is hidden, and nobody can do better or worse than that. The loss says
@@ -376,9 +375,8 @@ def nats(clock):
     for k in range(1, 65, 3):
         x_t, is_masked = mask_count(held_out, torch.full((64,), k), mask_id, rng)
         at = clock(k / 64)
-        found.append(
-            count_nelbo(masked_nll(lambda x, at=at: told(x, at), held_out, x_t, is_masked, mask_id), is_masked)
-        )
+        nll = masked_nll(lambda x, at=at: told(x, at), held_out, x_t, is_masked, mask_id)
+        found.append(count_nelbo(nll, is_masked))
     return torch.stack(found).mean().item()
 
 
@@ -586,10 +584,9 @@ fine = torch.rand(n, generator=seeded(1), dtype=torch.float64)
 wins = (math.log(q) - (-coarse.log()).log() > -(-fine.log()).log()).double().mean()
 agree("11 bits, q = 2^-12: part of the draws that remain", wins / q, drawn_as_it_should(q, 11), (0.3 / q / n) ** 0.5)
 
+print("\nin float32, of the draws of a token of probability q there remain")
 for q in (1e-5, 1e-6, 1e-7, 1e-8, 1e-9):
-    print(
-        f"float32, a token of probability {q:.0e} is drawn {drawn_as_it_should(q, 24):.3f} times as often as it should"
-    )
+    print(f"  q = {q:.0e}  {drawn_as_it_should(q, 24):6.1%}")
 
 # %% [markdown]
 # Who cares about one in a hundred million? In a step of an ancestral sampler MASK itself takes part in the draw, and
@@ -740,8 +737,8 @@ def tuesday(load):
 
 
 before = denoising_loss(model, corpus.batch(64, window, seeded(7)), seeded(8)).item()
-print(f"\nloss when it was saved {before:.2f}, when it was loaded {tuesday(bug_load):.2f}; ln {mask_id} = "
-      f"{math.log(mask_id):.2f}")  # fmt: skip
+print(f"\nloss when it was saved {before:.2f}, when it was loaded {tuesday(bug_load):.2f}")
+print(f"knowing nothing, ln {mask_id}   {math.log(mask_id):.2f}")
 assert tuesday(bug_load) > before + 0.3
 
 # %%
@@ -812,9 +809,8 @@ def append(gpt, x):
     return left_to_right(gpt, x, mask_id, rng=seeded())
 
 
-tiny_gpt = Transformer(
-    TransformerConfig(mask_id + 1, 240, n_layer=1, n_head=1, d_model=8, causal=True), seeded()
-).eval()
+tiny = TransformerConfig(mask_id + 1, 240, n_layer=1, n_head=1, d_model=8, causal=True)
+tiny_gpt = Transformer(tiny, seeded()).eval()
 shown = {"diffusion": bug_cost(diffuse, blank, start)[0], "GPT": bug_cost(append, tiny_gpt, start)[0]}
 print(f"{shown}: {shown['GPT'] / shown['diffusion']:.1f} times fewer")
 assert shown == {"diffusion": 39, "GPT": 225}
@@ -923,9 +919,8 @@ for y, (name, denoiser) in enumerate(runs.items()):
 ax.text(own["sqrt"], 0.75, "own exam", color=BUG, ha="center")
 ax.text(truth["sqrt"], 0.75, "the bound", color=BLUE, ha="center")
 ax.set_yticks(range(3), runs)
-ax.set(
-    ylim=(2.5, -0.5), xlim=(0.34, 0.6), xlabel="nats per token, less is better", title="Who wins depends on the ruler"
-)
+ax.set(ylim=(2.5, -0.5), xlim=(0.34, 0.6), xlabel="nats per token, less is better")
+ax.set_title("Who wins depends on the ruler")
 plt.show()
 
 # %% [markdown]
