@@ -749,7 +749,7 @@ ax.plot(range(steps, 2 * steps), again, color=BUG, linewidth=1)
 ax.plot([steps, 2 * steps], [before, before], "--", color=COLOURS["exact"], linewidth=1)
 ax.axvline(steps, color=GREY, linewidth=1)
 ax.text(steps * 1.02, 0.3, "resumed", color=GREY)
-ax.text(steps * 2, before - 0.2, "where it had arrived", ha="right", va="top")
+ax.text(steps * 2, before - 0.4, "where it had arrived", ha="right", va="top")
 ax.set(xlabel="step", ylabel="loss, nats per letter", title="Tuesday begins where Monday began", ylim=(0, None))
 plt.show()
 
