@@ -2,12 +2,13 @@
 # make race   watch the shipped twins write, side by side
 # make test   everything CI runs
 # make site   build the page in which the models run, and serve it at http://localhost:8000
+# make notebooks   run every notebook from top to bottom and keep what it shows
 
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := runs/demo-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: demo race test results web site clean
+.PHONY: demo race test results notebooks web site clean
 
 demo: .venv/installed
 	$(BIN)/python diffusion.py --train --generate --out $(DEMO)/diffusion
@@ -42,6 +43,9 @@ web/node_modules: web/package.json web/package-lock.json
 .venv/web-installed: .venv/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[web]'
 	touch $@
+
+notebooks: .venv/installed
+	$(BIN)/python notebooks/build.py
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "microDLM needs Python 3.11 or newer")'

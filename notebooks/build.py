@@ -1,0 +1,91 @@
+"""From source/*.py to the notebooks: add the first cells, run everything in order, keep outputs and figures.
+
+python notebooks/build.py             all of them, ten minutes on one core
+python notebooks/build.py 0 4         these two
+
+The sources are what one edits: plain Python with `# %%` between the cells (jupytext's percent format). A committed
+notebook is one that this file has run from top to bottom; tests compare it with its source.
+"""
+
+import os
+import re
+import sys
+import time
+from pathlib import Path
+
+import jupytext
+import nbformat
+from nbclient import NotebookClient
+from rich.console import Console
+
+from microdlm.runs import ROOT, provenance, read_json, write_json
+
+HERE = ROOT / "notebooks"
+SOURCES = sorted((HERE / "source").glob("[0-9]_*.py"))
+PAGE = HERE / "README.md"
+TIMES = ROOT / "results" / "notebooks.json"
+REPOSITORY = "OWNER/microDLM"  # where it is published: the badges and Colab's first cell point there
+
+BADGE = (
+    "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
+    "(https://colab.research.google.com/github/{repository}/blob/main/notebooks/{stem}.ipynb)"
+)
+FETCH = """\
+# On Colab this fetches the project. Everywhere else it does nothing.
+import os
+import subprocess
+import sys
+
+if "google.colab" in sys.modules:
+    subprocess.run(["git", "clone", "--quiet", "--depth=1", "https://github.com/{repository}", "microDLM"], check=True)
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--editable", "microDLM"], check=True)
+    sys.path.insert(0, os.path.abspath("microDLM"))
+    os.chdir("microDLM/notebooks")
+    sys.path.insert(0, os.getcwd())"""
+
+
+def assemble(source: Path) -> nbformat.NotebookNode:
+    """The notebook as it is before it has run."""
+    notebook = jupytext.read(source, fmt="py:percent")
+    names = {"repository": REPOSITORY, "stem": source.stem}
+    badge = nbformat.v4.new_markdown_cell(BADGE.format(**names))
+    notebook.cells = [badge, nbformat.v4.new_code_cell(FETCH.format(**names)), *notebook.cells]
+    for i, cell in enumerate(notebook.cells):
+        cell.id, cell.metadata = f"{source.stem}-{i}", {}
+    notebook.metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    notebook.nbformat, notebook.nbformat_minor = 4, 5
+    return notebook
+
+
+def execute(notebook: nbformat.NotebookNode, **environment: str) -> float:
+    """Run all cells, in a fresh process, in the notebooks' folder. Returns seconds; the first error ends it."""
+    start, path = time.perf_counter(), os.environ.get("PYTHONPATH", "")
+    paths = os.pathsep.join(filter(None, [str(ROOT), path]))
+    env = os.environ | {"PYTHONPATH": paths, "MICRODLM_STILL": "1"} | environment
+    quiet = ["--log-level=CRITICAL"]
+    client = NotebookClient(notebook, timeout=600, record_timing=False, extra_arguments=quiet)
+    client.execute(cwd=str(HERE), env=env)
+    return time.perf_counter() - start
+
+
+def main(which: list[str]) -> None:
+    console, made_by = Console(stderr=True), provenance()
+    known = read_json(TIMES)["notebooks"] if TIMES.exists() else {}
+    for source in SOURCES:
+        if which and source.stem[0] not in which:
+            continue
+        with console.status(source.stem):
+            seconds = execute(notebook := assemble(source))
+        nbformat.write(notebook, HERE / f"{source.stem}.ipynb")
+        known[source.stem] = {"seconds": seconds, "made_by": made_by}
+        console.print(f"{source.stem}  {seconds:.0f} s")
+        write_json(TIMES, {"notebooks": dict(sorted(known.items())), "seed": 0, "made_by": made_by})
+
+    page = PAGE.read_text(encoding="utf-8")
+    for stem, measured in known.items():
+        page = re.sub(rf"(`{stem}`.*\|) \d+ \|$", rf"\1 {measured['seconds']:.0f} |", page, flags=re.M)
+    PAGE.write_text(page, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
