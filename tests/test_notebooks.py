@@ -24,7 +24,7 @@ import build  # noqa: E402
 import show  # noqa: E402
 from check.exercise import EMPTY  # noqa: E402
 
-STEPS = [int(source.stem[0]) for source in build.SOURCES]
+STEPS = [int(source.stem[0]) for source in build.SOURCES if "museum" not in source.stem]  # it has a file of its own
 
 
 def exercises(step: int) -> dict:
@@ -408,6 +408,8 @@ def test_it_was_run_in_order_and_without_errors(committed):
 def test_every_exercise_stands_in_its_notebook_once_with_hint_and_solution(committed):
     stem, notebook = committed
     step, cells = int(stem[0]), notebook.cells
+    if step not in STEPS:
+        pytest.skip("test_museum.py looks at its exhibits")
     asked = [(i, call) for i, cell in enumerate(cells) for call in CALL.findall(cell.source)]
     assert [call for _, call in asked] == [(str(step), name) for name in exercises(step)]
     assert 3 <= len(asked) <= 6
