@@ -1,0 +1,295 @@
+"""Which recipe trains a small diffusion model best? One factor at a time around a base, three seeds each.
+
+    python results/recipes.py            three hours on one thread; stopped, it goes on where it was
+
+Every run reads as many characters of Tiny Shakespeare, and is scored by the count form of the bound on the same
+held-out windows under the same masks. A variant is compared with the base seed by seed.
+"""
+
+import math
+import statistics
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from unittest import mock
+
+import torch
+from rich.progress import track
+from rich.table import Table
+from torch import Tensor, nn
+
+from microdlm import attention, cli
+from microdlm.corpus import Corpus, load_corpus
+from microdlm.likelihood import Estimate, estimate_nelbo
+from microdlm.masking import mask_count, mask_tokens, stratified, to_count
+from microdlm.objectives import count_nelbo, masked_nll
+from microdlm.runs import ROOT, provenance, read_json, write_json
+from microdlm.state import State, TrainConfig
+from microdlm.terminal import console
+from microdlm.training import update
+from microdlm.transformer import Transformer, TransformerConfig
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One way to train. The defaults are the base."""
+
+    objective: str = "count, stratified"
+    optimizer: str = "muon"
+    lr: float = 6e-3
+    warmup: float = 0.05
+    final_lr: float = 0.0
+    weight_decay: float = 0.1
+    dropout: float = 0.0
+    ema: float = 0.0
+    batch_size: int = 16
+    length: int = 256  # of the windows it learns from; it is scored on 256
+    embedding_std: float | None = None  # None: 1 / sqrt(D)
+    attention_scale: float = 1.0  # times 1 / sqrt(K)
+
+
+FACTORS = {  # variant: what it changes; first what is likely to matter most
+    "base": {"base": {}},
+    "optimizer": {
+        "AdamW, lr 3e-3": {"optimizer": "adamw", "lr": 3e-3},
+        "AdamW, lr 6e-3": {"optimizer": "adamw", "lr": 6e-3},
+        "AdamW, lr 1.5e-3": {"optimizer": "adamw", "lr": 1.5e-3},
+    },
+    "learning rate": {"lr 1.2e-2": {"lr": 1.2e-2}, "lr 3e-3": {"lr": 3e-3}},
+    "attention scale": {
+        "attention scale × 2": {"attention_scale": 2.0},
+        "attention scale × 4": {"attention_scale": 4.0},
+    },
+    "objective": {
+        "batch ratio": {"objective": "batch ratio"},
+        "in time, weight 1/t": {"objective": "in time"},
+        "counts not stratified": {"objective": "count"},
+    },
+    "batch and length": {
+        "batch 8": {"batch_size": 8},
+        "batch 32": {"batch_size": 32},
+        "32 windows of 128": {"batch_size": 32, "length": 128},
+    },
+    "masks": {
+        "complementary masks": {"objective": "complementary"},
+        "few masked more often": {"objective": "few"},
+        "many masked more often": {"objective": "many"},
+        "shares from 10 to 90 % only": {"objective": "middle"},
+    },
+    "embedding": {"embedding std 1": {"embedding_std": 1.0}, "embedding std 0.02": {"embedding_std": 0.02}},
+    "weight decay": {"weight decay 0": {"weight_decay": 0.0}, "weight decay 0.3": {"weight_decay": 0.3}},
+    "dropout": {"dropout 0.1": {"dropout": 0.1}},
+    "average": {"EMA 0.99": {"ema": 0.99}},
+    "schedule of the rate": {"warm-up 1 %": {"warmup": 0.01}, "down to a tenth": {"final_lr": 0.1}},
+}
+VARIANTS = {name: changes for variants in FACTORS.values() for name, changes in variants.items()}
+SIZES = dict(n_layer=4, n_head=4, d_model=128)  # `small`
+T_95 = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78}  # Student's: half a 95 % interval in standard errors, by seeds
+
+
+@dataclass(frozen=True)
+class Config:
+    seeds: tuple[int, ...] = (0, 1, 2)
+    chars: int = 2_048_000  # that each run reads: 500 steps of the base
+    windows: int = 64  # held out, for the score
+    samples: int = 16  # masks of each
+    smoke: bool = False  # every variant for two tiny steps: does it run?
+    out: Path = ROOT / "results" / "recipes.json"
+
+
+# Objectives: nats per token of a batch x_0 (B, L)
+
+
+def hide(model: nn.Module, x_0: Tensor, k: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    """-log p (B, L) of k hidden tokens a sequence, and which those were."""
+    mask_id = model.cfg.vocab_size - 1
+    x_t, is_masked = mask_count(x_0, k, mask_id, rng)
+    return masked_nll(model, x_0, x_t, is_masked, mask_id), is_masked
+
+
+def count_stratified(model, x_0, rng):
+    return count_nelbo(*hide(model, x_0, to_count(stratified(len(x_0), rng=rng), x_0.size(1)), rng)).mean()
+
+
+def count(model, x_0, rng):
+    return count_nelbo(*hide(model, x_0, to_count(torch.rand(len(x_0), generator=rng), x_0.size(1)), rng)).mean()
+
+
+def batch_ratio(model, x_0, rng):
+    """All hidden tokens of the batch alike, so sequences with many of them weigh more: no bound."""
+    nll, is_masked = hide(model, x_0, to_count(stratified(len(x_0), rng=rng), x_0.size(1)), rng)
+    return nll.sum() / is_masked.sum()
+
+
+def in_time(model, x_0, rng):
+    """Each token hidden with probability t, t stratified; the weight of the linear schedule is 1/t."""
+    t, mask_id = stratified(len(x_0), rng=rng).clamp(min=1e-3), model.cfg.vocab_size - 1
+    x_t, is_masked = mask_tokens(x_0, 1 - t, mask_id, rng)
+    return (masked_nll(model, x_0, x_t, is_masked, mask_id).mean(1) / t).mean()
+
+
+def proposed(share: Callable[[Tensor], Tensor], slope: Callable[[Tensor], Tensor]) -> Callable:
+    """The share that is hidden is share(s), s stratified. Weighted by its slope, the same bound from other masks."""
+
+    def objective(model, x_0, rng):
+        s = stratified(len(x_0), rng=rng)
+        return (slope(s) * count_nelbo(*hide(model, x_0, to_count(share(s), x_0.size(1)), rng))).mean()
+
+    return objective
+
+
+def complementary(model, x_0, rng):
+    """Half of the windows, each twice: what is hidden the first time is visible the second, and the reverse."""
+    half, mask_id = x_0[: (len(x_0) + 1) // 2], model.cfg.vocab_size - 1
+    _, hidden = mask_count(half, to_count(stratified(len(half), rng=rng), half.size(1)), mask_id, rng)
+    both, is_masked = half.repeat(2, 1), torch.cat([hidden, ~hidden])
+    nll = masked_nll(model, both, both.masked_fill(is_masked, mask_id), is_masked, mask_id)
+    return (nll.sum(1) / is_masked.sum(1).clamp(min=1)).mean()  # where all is hidden, nothing is left for the second
+
+
+QUARTER = math.pi / 2
+OBJECTIVES = {
+    "count, stratified": count_stratified,
+    "count": count,
+    "batch ratio": batch_ratio,
+    "in time": in_time,
+    "complementary": complementary,
+    "few": proposed(lambda s: 1 - (QUARTER * s).cos(), lambda s: QUARTER * (QUARTER * s).sin()),
+    "many": proposed(lambda s: (QUARTER * s).sin(), lambda s: QUARTER * (QUARTER * s).cos()),
+    "middle": proposed(lambda s: 0.1 + 0.8 * s, lambda s: 0.8),
+}
+
+
+# One run
+
+
+class Together:
+    """Optimizers that share the work and look like one."""
+
+    def __init__(self, *optimizers: torch.optim.Optimizer):
+        self.optimizers = optimizers
+        self.param_groups = [group for one in optimizers for group in one.param_groups]
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        for one in self.optimizers:
+            one.zero_grad(set_to_none)
+
+    def step(self) -> None:
+        for one in self.optimizers:
+            one.step()
+
+
+def muon(model: Transformer, recipe: Recipe):
+    """Muon for the matrices of the blocks, AdamW for the two that touch the vocabulary. One learning rate for both."""
+    how = {"lr": recipe.lr, "weight_decay": recipe.weight_decay}
+    inside = torch.optim.Muon(model.blocks.parameters(), adjust_lr_fn="match_rms_adamw", **how)
+    return Together(inside, adamw_of([*model.embedding.parameters(), *model.head.parameters()], **how))
+
+
+def adamw(model: Transformer, recipe: Recipe):
+    return adamw_of(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
+
+
+def adamw_of(parameters, **how) -> torch.optim.AdamW:
+    return torch.optim.AdamW(parameters, betas=(0.9, 0.95), fused=True, **how)
+
+
+OPTIMIZERS = {"muon": muon, "adamw": adamw}
+
+
+def sharpened(by: float) -> AbstractContextManager:
+    """Inside, attention's logits are `by` times as large."""
+    plain = attention.attend
+    scaled = mock.patch.object(attention, "attend", lambda q, *rest: plain(q * by, *rest))
+    return nullcontext() if by == 1 else scaled
+
+
+def begin(recipe: Recipe, seed: int, steps: int, vocab_size: int, sizes: dict) -> tuple[State, TrainConfig]:
+    how = {name: getattr(recipe, name) for name in ("batch_size", "lr", "warmup", "final_lr", "weight_decay", "ema")}
+    cfg = TrainConfig(steps=steps, seed=seed, **how)
+    net = TransformerConfig(vocab_size, 256, dropout=recipe.dropout, **sizes)
+    model = Transformer(net, torch.Generator().manual_seed(seed))
+    if recipe.embedding_std is not None:
+        nn.init.normal_(model.embedding.weight, std=recipe.embedding_std, generator=torch.Generator().manual_seed(seed))
+    state = State(model, cfg)
+    state.optimizer = OPTIMIZERS[recipe.optimizer](model, recipe)
+    return state, cfg
+
+
+def run(name: str, seed: int, cfg: Config, corpus: Corpus, sizes: dict) -> dict:
+    """Train one variant with one seed; its score and what it took."""
+    recipe, mask_id = replace(Recipe(), **VARIANTS[name]), len(corpus.tokenizer)
+    steps = max(1, cfg.chars // (recipe.batch_size * recipe.length))
+    state, how = begin(recipe, seed, steps, mask_id + 1, sizes)
+    start = time.perf_counter()
+    with sharpened(recipe.attention_scale):
+        for _ in track(range(steps), f"{name}, seed {seed}", console=console, transient=True):
+            x_0 = corpus.batch(recipe.batch_size, recipe.length, state.rng)
+            update(state, how, OBJECTIVES[recipe.objective], x_0)
+        seconds = time.perf_counter() - start
+        score = estimate(state.weights.eval(), corpus, cfg)
+    result = {"nelbo": score.mean, "stderr_over_windows": score.stderr, "steps": steps, "seconds": seconds}
+    return {"variant": name, "seed": seed, "chars": cfg.chars, **result, "recipe": asdict(recipe)}
+
+
+def estimate(model: Transformer, corpus: Corpus, cfg: Config) -> Estimate:
+    """Nats per character, an upper bound; windows and masks are the same for every run."""
+    x_0, rng = corpus.windows(256, cfg.windows), torch.Generator().manual_seed(0)
+    return estimate_nelbo(model, x_0, model.cfg.vocab_size - 1, cfg.samples, rng, given=1)
+
+
+# All of them
+
+
+def paired(runs: list[dict], base: list[dict]) -> dict:
+    """Mean over seeds of the differences to the base, with its standard error; negative is better."""
+    of = {r["seed"]: r["nelbo"] for r in base}
+    d = [r["nelbo"] - of[r["seed"]] for r in runs if r["seed"] in of]
+    if len(d) < 2:
+        return {}
+    error = statistics.stdev(d) / math.sqrt(len(d))
+    return {"difference": statistics.mean(d), "stderr": error, "clear": abs(statistics.mean(d)) > T_95[len(d)] * error}
+
+
+def summary(runs: list[dict]) -> list[dict]:
+    """One row a variant, in the order of the plan; those that have not run are left out."""
+    rows = []
+    for factor, variants in FACTORS.items():
+        for name in variants:
+            mine = [r for r in runs if r["variant"] == name]
+            if mine:
+                row = {"factor": factor, "variant": name, "seeds": [r["seed"] for r in mine]}
+                row["nelbo"] = statistics.mean(r["nelbo"] for r in mine)
+                rows.append(row | paired(mine, [r for r in runs if r["variant"] == "base" != name]))
+    return rows
+
+
+def table(numbers: dict) -> Table:
+    t = Table("recipe", "nats per character", "against the base", "seeds")
+    for r in numbers["summary"]:
+        against = f"{r['difference']:+.4f} ± {r['stderr']:.4f}{' *' * r['clear']}" if "difference" in r else ""
+        t.add_row(r["variant"], f"≤ {r['nelbo']:.4f}", against, str(len(r["seeds"])))
+    return t
+
+
+def main(cfg: Config) -> None:
+    sizes = SIZES
+    if cfg.smoke:
+        sizes = dict(n_layer=1, n_head=2, d_model=16)
+        cfg = replace(cfg, chars=8192, windows=2, samples=2, seeds=cfg.seeds[:2])
+    corpus = load_corpus("playlets" if cfg.smoke else "shakespeare", min_length=256)
+    runs = read_json(cfg.out)["runs"] if cfg.out.exists() else []
+    done = {(r["variant"], r["seed"], r["chars"]) for r in runs}
+    setting = {"windows": cfg.windows, "samples": cfg.samples, "chars": cfg.chars, "sizes": sizes}
+    for name, seed in [(name, seed) for group in FACTORS.values() for seed in cfg.seeds for name in group]:
+        if (name, seed, cfg.chars) not in done:
+            runs.append({**run(name, seed, cfg, corpus, sizes), "made_by": provenance()})
+            console.print(f"{name}, seed {seed}: ≤ {runs[-1]['nelbo']:.4f}, {runs[-1]['seconds']:.0f} s")
+            write_json(cfg.out, {**setting, "summary": summary(runs), "runs": runs, "made_by": provenance()})
+    console.print(table({"summary": summary(runs)}))
+
+
+if __name__ == "__main__":
+    cli.run(main, Config, __doc__)
