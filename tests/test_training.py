@@ -100,7 +100,7 @@ def test_the_learning_rate_climbs_a_line_and_descends_half_a_cosine():
 def test_the_rate_that_is_recorded_is_the_rate_that_is_used(tmp_path):
     a = begin(tmp_path / "run")
     for record in train(**a):
-        assert a["state"].optimizer.param_groups[0]["lr"] == record.lr == learning_rate(record.step - 1, a["cfg"])
+        assert a["state"].optimizers[0].param_groups[0]["lr"] == record.lr == learning_rate(record.step - 1, a["cfg"])
 
 
 def test_a_long_gradient_is_shortened_and_a_short_one_left_alone(tmp_path):
