@@ -1,0 +1,156 @@
+"""How much text must a model read to reach a given quality? A plain recipe beside ours: one network, one estimator.
+
+    python results/time_to_quality.py       half an hour on one thread; stopped, it goes on where it was
+
+The plain recipe never changes its rate, so every point of its curve counts. Ours brings the rate down to zero, so a
+point of its curve is a run of its own, with a schedule of that length. What is compared is where they are equal.
+"""
+
+import math
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.progress import track
+from rich.table import Table
+
+from microdlm import cli
+from microdlm.corpus import Corpus, load_corpus
+from microdlm.likelihood import estimate_nelbo
+from microdlm.masking import mask_count, mask_tokens, stratified, to_count
+from microdlm.objectives import count_nelbo, masked_nll
+from microdlm.runs import ROOT, provenance, read_json, write_json
+from microdlm.state import State, TrainConfig
+from microdlm.terminal import console
+from microdlm.training import due, update
+from microdlm.transformer import Transformer, TransformerConfig
+
+SIZES = dict(n_layer=4, n_head=4, d_model=128)  # `small`
+BATCH, L = 16, 256
+
+
+@dataclass(frozen=True)
+class Config:
+    chars: int = 8_192_000  # that the plain recipe reads
+    shares: tuple[float, ...] = (1 / 16, 1 / 8, 1 / 4)  # of it that ours reads, a run for each
+    points: int = 8  # of the plain recipe's curve
+    windows: int = 64  # held out, for the score
+    samples: int = 16  # masks of each
+    seeds: tuple[int, ...] = (0, 1, 2)
+    smoke: bool = False  # a tiny network for a few steps: does it run?
+    out: Path = ROOT / "results" / "time_to_quality.json"
+
+
+def batch_ratio(model, x_0, rng):
+    """What one would write first: each token hidden with probability t, the mean over all that are hidden."""
+    mask_id = model.cfg.vocab_size - 1
+    x_t, is_masked = mask_tokens(x_0, 1 - torch.rand(len(x_0), generator=rng), mask_id, rng)
+    return masked_nll(model, x_0, x_t, is_masked, mask_id).sum() / is_masked.sum().clamp(min=1)
+
+
+def count_form(model, x_0, rng):
+    """The bound itself: k hidden tokens, k spread evenly over the batch."""
+    mask_id, k = model.cfg.vocab_size - 1, to_count(stratified(len(x_0), rng=rng), x_0.size(1))
+    x_t, is_masked = mask_count(x_0, k, mask_id, rng)
+    return count_nelbo(masked_nll(model, x_0, x_t, is_masked, mask_id), is_masked).mean()
+
+
+PLAIN = TrainConfig(1, BATCH, lr=3e-4, warmup=0.0, final_lr=1.0, weight_decay=0.01, grad_clip=math.inf)
+OURS = TrainConfig(1, BATCH, optimizer="muon", lr=6e-3)
+RECIPES: dict[str, tuple[TrainConfig, Callable]] = {"plain": (PLAIN, batch_ratio), "ours": (OURS, count_form)}
+
+
+def run(recipe: str, chars: int, points: int, seed: int, cfg: Config, corpus: Corpus) -> list[dict]:
+    """Train once, and score `points` times, the last time at the end."""
+    (how, loss), mask_id = RECIPES[recipe], len(corpus.tokenizer)
+    how = replace(how, steps=max(points, chars // (BATCH * L)), seed=seed)
+    net = TransformerConfig(mask_id + 1, L, **(dict(n_layer=1, n_head=2, d_model=16) if cfg.smoke else SIZES))
+    state, rows, seconds = State(Transformer(net, torch.Generator().manual_seed(seed)), how), [], 0.0
+    for step in track(range(1, how.steps + 1), f"{recipe}, {chars:,}, seed {seed}", console=console, transient=True):
+        start = time.perf_counter()
+        update(state, how, loss, corpus.batch(BATCH, L, state.rng))
+        seconds += time.perf_counter() - start
+        if due(step, how.steps, points):
+            x_0, rng = corpus.windows(L, cfg.windows), torch.Generator().manual_seed(0)
+            score = estimate_nelbo(state.weights.eval(), x_0, mask_id, cfg.samples, rng, given=1)
+            read = {"chars": step * BATCH * L, "flops": flops(state.model, step, recipe == "ours"), "seconds": seconds}
+            rows.append({**read, "nelbo": score.mean, "stderr_over_windows": score.stderr})
+    return rows
+
+
+def flops(model: Transformer, steps: int, muon: bool) -> float:
+    """Operations of `steps` training steps: six a weight and character (the head's for the half that is hidden),
+    attention's two products, and what Muon takes to make its steps orthogonal."""
+    cfg, blocks = model.cfg, list(model.blocks.parameters())
+    weights = sum(p.numel() for p in blocks) + cfg.d_model * cfg.vocab_size / 2
+    whole = BATCH * L * (6 * weights + 12 * cfg.n_layer * L * cfg.d_model)
+    sides = [sorted(p.shape) for p in blocks]
+    return steps * (whole + muon * sum(5 * (4 * m * m * n + 2 * m**3) for m, n in sides))
+
+
+def reached(curve: list[dict], mark: float, what: str = "chars") -> float | None:
+    """Where a curve comes down to `mark`, on a straight line in log(what) between its points. None: it never does, or
+    starts below."""
+    rows = sorted(curve, key=lambda r: r[what])
+    for before, after in zip(rows, rows[1:], strict=False):
+        if before["nelbo"] > mark >= after["nelbo"]:
+            share = (before["nelbo"] - mark) / (before["nelbo"] - after["nelbo"])
+            return math.exp((1 - share) * math.log(before[what]) + share * math.log(after[what]))
+    return None
+
+
+def of_seeds(values: list[float | None]) -> dict:
+    """Mean and standard error over seeds; nothing where one of them has no value."""
+    if None in values:
+        return {}
+    error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
+    return {"value": statistics.mean(values), "stderr": error}
+
+
+def compare(runs: list[dict], seeds: tuple[int, ...], marks: list[float]) -> dict:
+    """What each recipe takes to each mark, and how many times less ours takes to the plain recipe's end."""
+    curve = {(name, s): [p for r in runs if (r["recipe"], r["seed"]) == (name, s) for p in r["points"]]
+             for name in RECIPES for s in seeds}  # fmt: skip
+    rows = [{"mark": m} | {n: of_seeds([reached(curve[n, s], m) for s in seeds]) for n in RECIPES} for m in marks]
+    ends = {s: max(curve["plain", s], key=lambda p: p["chars"]) for s in seeds}
+    times = {}
+    for what in ("chars", "flops", "seconds"):
+        ours = [reached(curve["ours", s], ends[s]["nelbo"], what) for s in seeds]
+        times[what] = of_seeds([o and ends[s][what] / o for s, o in zip(seeds, ours, strict=True)])
+    return {"marks": rows, "plain_end": of_seeds([ends[s]["nelbo"] for s in seeds]), "times_less": times}
+
+
+def table(numbers: dict) -> Table:
+    t = Table("nats per character", *(f"{name}: characters" for name in RECIPES))
+    for row in numbers["marks"]:
+        cells = [f"{row[n]['value']:,.0f} ± {row[n]['stderr']:,.0f}" if row[n] else "–" for n in RECIPES]
+        t.add_row(f"≤ {row['mark']:.2f}", *cells)
+    return t
+
+
+def main(cfg: Config) -> None:
+    if cfg.smoke:
+        cfg = replace(cfg, chars=8 * BATCH * L, shares=(1 / 8, 1 / 2), points=2, windows=2, samples=2, seeds=(0, 1))
+    corpus = load_corpus("playlets" if cfg.smoke else "shakespeare", min_length=L)
+    runs = read_json(cfg.out)["runs"] if cfg.out.exists() else []
+    plan = [(n, int(cfg.chars * share), k) for n, share, k in
+            [("plain", 1, cfg.points), *(("ours", share, 1) for share in cfg.shares)]]  # fmt: skip
+    for seed, (recipe, chars, points) in ((s, p) for s in cfg.seeds for p in plan):
+        if (recipe, chars, seed) not in {(r["recipe"], r["chars"], r["seed"]) for r in runs}:
+            points = run(recipe, chars, points, seed, cfg, corpus)
+            runs.append({"recipe": recipe, "chars": chars, "seed": seed, "points": points, "made_by": provenance()})
+            console.print(f"{recipe}, {chars:,} characters, seed {seed}: ≤ {points[-1]['nelbo']:.4f}")
+            write_json(cfg.out, {"seed": cfg.seeds[0], "runs": runs, "made_by": provenance()})
+    marks = [round(float(m), 2) for m in np.arange(2.8, 1.8, -0.1)]
+    setting = {"windows": cfg.windows, "samples": cfg.samples, "batch": BATCH, "length": L, "seed": cfg.seeds[0]}
+    numbers = {**setting, **compare(runs, cfg.seeds, marks), "runs": runs, "made_by": provenance()}
+    write_json(cfg.out, numbers)
+    console.print(table(numbers))
+
+
+if __name__ == "__main__":
+    cli.run(main, Config, __doc__)

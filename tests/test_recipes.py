@@ -1,0 +1,193 @@
+"""The search for recipes: its objectives against the exact bound, its arithmetic by hand, each command once, small."""
+
+import importlib.util
+import json
+import math
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from microdlm.corpus import load_corpus
+from microdlm.likelihood import exact_curve
+from microdlm.runs import ROOT
+
+L = 5
+
+
+def script(name: str):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "results" / f"{name}.py")
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.load_corpus = lambda *how, **more: load_corpus(*how, **more, n_chars=30_000)
+    return module
+
+
+@pytest.fixture(scope="module")
+def recipes():
+    return script("recipes")
+
+
+@pytest.fixture(scope="module")
+def quality():
+    return script("time_to_quality")
+
+
+def with_size(denoiser):
+    """An exact denoiser that says what the objectives ask a network: how many ids there are."""
+    denoiser.cfg = SimpleNamespace(vocab_size=denoiser.mask_id + 1)
+    return denoiser
+
+
+def average(objective, chain) -> tuple[float, float]:
+    """Mean and standard error of an objective over many batches of the chain's own texts."""
+    rng = torch.Generator().manual_seed(3)
+    values = torch.stack([objective(with_size(chain), chain.sample(16, L, rng), rng) for _ in range(600)])
+    return values.mean().item(), values.std().item() / math.sqrt(len(values))
+
+
+# Objectives
+
+
+def test_each_objective_is_the_mean_of_the_exact_curve_that_it_should_be(recipes, chain):
+    """c_k: the cost of a hidden character when k are hidden. The bound is the mean of c_1 .. c_L."""
+    c = exact_curve(chain, L).tolist()
+    bound = sum(c) / L
+    expected = dict.fromkeys(("count, stratified", "count", "few", "many", "in time"), bound)
+    expected["complementary"] = bound - c[-1] / (2 * L)  # nothing hidden instead of everything, half of the time
+    expected["middle"] = 0.1 * (c[0] + c[4]) + 0.2 * sum(c[1:4])  # shares from 10 to 90 %
+    for name, value in expected.items():
+        mean, error = average(recipes.OBJECTIVES[name], chain)
+        assert mean == pytest.approx(value, abs=4 * error), name
+    mean, error = average(recipes.batch_ratio, chain)
+    assert mean > bound + 8 * error  # many hidden, hard to name: counted too often
+    assert max(c) > min(c) + 0.3  # or all of the above would be the same number
+
+
+def test_the_same_two_objectives_stand_in_the_other_command(recipes, quality, chain):
+    bound = exact_curve(chain, L).mean().item()
+    mean, error = average(quality.count_form, chain)
+    assert mean == pytest.approx(bound, abs=4 * error)
+    mean, error = average(quality.batch_ratio, chain)
+    assert mean > bound + 8 * error
+
+
+def test_sharper_attention_is_attention_with_another_scale(recipes, network):
+    net, x = network(), torch.arange(16)[None] % 4
+    plain = net(x)
+    with recipes.sharpened(2.0):
+        sharp = net(x)
+    from microdlm import attention
+
+    q = torch.randn(1, 2, 16, 8)
+    with recipes.sharpened(2.0):
+        torch.testing.assert_close(attention.attend(q, q, q, None, False), (2 * q @ q.mT / 8**0.5).softmax(-1) @ q)
+    assert not torch.allclose(plain, sharp) and torch.equal(net(x), plain)  # and afterwards it is as before
+
+
+# Arithmetic
+
+
+def some(variant: str, *values: float) -> list[dict]:
+    return [{"variant": variant, "seed": s, "nelbo": v} for s, v in enumerate(values)]
+
+
+def test_a_difference_is_taken_seed_by_seed(recipes):
+    """The seeds differ by far more than the recipes; the differences are -0.1, -0.2 and -0.3."""
+    base, mine = some("base", 1.0, 2.0, 3.0), some("batch 8", 0.9, 1.8, 2.7)
+    found = recipes.paired(mine[::-1], base)
+    assert found["difference"] == pytest.approx(-0.2)
+    assert found["stderr"] == pytest.approx(0.1 / math.sqrt(3))
+    assert not found["clear"]  # 3.46 standard errors, and with three seeds it takes 4.30
+    assert recipes.paired(some("batch 8", 0.9, 1.89, 2.9), base)["clear"]
+    assert recipes.paired(mine[:2], base)["difference"] == pytest.approx(-0.15)  # over the seeds that both have
+    assert recipes.paired(mine[:1], base) == {}  # one seed has no error
+
+
+def test_the_critical_values_are_students(recipes):
+    stats = pytest.importorskip("scipy.stats")
+    for n, value in recipes.T_95.items():
+        assert value == pytest.approx(stats.t.ppf(0.975, n - 1), abs=0.01)
+
+
+def test_a_row_for_every_variant_that_ran_in_the_order_of_the_plan(recipes):
+    rows = recipes.summary(some("batch 8", 0.9, 1.9) + some("base", 1.0, 2.1))
+    assert [(r["variant"], r["nelbo"], "difference" in r) for r in rows] == [
+        ("base", pytest.approx(1.55), False),
+        ("batch 8", pytest.approx(1.4), True),
+    ]
+
+
+def curve(*points: tuple[float, float]) -> list[dict]:
+    return [{"chars": x, "flops": 10 * x, "seconds": x, "nelbo": y} for x, y in points]
+
+
+def test_a_mark_is_reached_on_a_line_in_the_logarithm(quality):
+    falling = curve((100, 3.0), (400, 2.0), (1600, 1.9))
+    assert quality.reached(falling[::-1], 2.5) == pytest.approx(200)
+    assert quality.reached(falling, 2.5, "flops") == pytest.approx(2000)
+    assert quality.reached(falling, 2.0) == pytest.approx(400)
+    assert quality.reached(falling, 1.8) is None and quality.reached(falling, 3.1) is None
+
+
+def test_how_many_times_less_is_found_for_each_seed_and_then_averaged(quality):
+    runs = [
+        {"recipe": "plain", "seed": 0, "points": curve((400, 3.0), (1600, 2.5))},
+        {"recipe": "plain", "seed": 1, "points": curve((400, 3.0), (1600, 2.0))},
+        *({"recipe": "ours", "seed": s, "points": curve((100, 3.0))} for s in (0, 1)),
+        *({"recipe": "ours", "seed": s, "points": curve((400, 2.0))} for s in (0, 1)),
+    ]
+    found = quality.compare(runs, (0, 1), [2.5, 1.5])
+    assert found["plain_end"]["value"] == pytest.approx(2.25)
+    assert found["times_less"]["chars"]["value"] == pytest.approx((1600 / 200 + 1600 / 400) / 2)
+    assert found["times_less"]["chars"]["stderr"] == pytest.approx(2.0)
+    assert found["marks"][0]["ours"]["value"] == pytest.approx(200) and found["marks"][1]["ours"] == {}
+
+
+def test_operations_are_six_a_weight_and_character_and_attention(quality):
+    from microdlm.transformer import Transformer, TransformerConfig
+
+    net = Transformer(TransformerConfig(66, 256, **quality.SIZES))
+    D, N = 128, 4 * 12 * 128**2 + 128 * 33
+    plain = quality.flops(net, 2, False)
+    assert plain == 2 * 16 * 256 * (6 * N + 12 * 4 * 256 * D)
+    shapes = [(D, 3 * D), (D, D), (D, 4 * D), (D, 4 * D)] * 4
+    extra = sum(5 * (2 * m * m * n + 2 * m**3 + 2 * m * m * n) for m, n in shapes)  # X X', its square, times X
+    assert quality.flops(net, 2, True) - plain == 2 * extra
+
+
+# Whole commands
+
+
+def test_the_search_runs_whole_and_goes_on_where_it_was(recipes, tmp_path):
+    out = tmp_path / "recipes.json"
+    recipes.main(recipes.Config(smoke=True, out=out))
+    numbers = json.loads(out.read_text())
+    assert {r["variant"] for r in numbers["runs"]} == set(recipes.VARIANTS)
+    assert all(0 < r["nelbo"] < 5 and r["steps"] >= 1 for r in numbers["runs"])
+    kept = [r for r in numbers["runs"] if (r["variant"], r["seed"]) != ("batch 8", 1)]
+    out.write_text(json.dumps(numbers | {"runs": kept}))
+    recipes.main(recipes.Config(smoke=True, out=out))
+    again = json.loads(out.read_text())["runs"]
+    assert again[:-1] == kept  # only what was missing has run, and gives the very number it gave
+    assert [r["nelbo"] for r in numbers["runs"] if r not in kept] == [again[-1]["nelbo"]]
+
+
+def test_every_variant_is_another_training_than_the_base(recipes, tmp_path):
+    """An option that is not passed on would give the base's number again, bit for bit."""
+    numbers = json.loads((ROOT / "results" / "recipes.json").read_text())["runs"]
+    for seed in {r["seed"] for r in numbers}:
+        values = [r["nelbo"] for r in numbers if r["seed"] == seed]
+        assert len(set(values)) == len(values)
+
+
+def test_time_to_quality_runs_whole(quality, tmp_path):
+    out = tmp_path / "time.json"
+    quality.main(quality.Config(smoke=True, out=out))
+    numbers = json.loads(out.read_text())
+    assert [(r["recipe"], r["seed"]) for r in numbers["runs"]] == [
+        (recipe, seed) for seed in (0, 1) for recipe in ("plain", "ours", "ours")
+    ]
+    assert [p["chars"] for p in numbers["runs"][0]["points"]] == [4 * 4096, 8 * 4096]
+    assert {"marks", "times_less", "plain_end", "made_by"} <= numbers.keys()
