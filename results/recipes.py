@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from microdlm import attention, cli
 from microdlm.corpus import Corpus, load_corpus
-from microdlm.likelihood import Estimate, estimate_nelbo
+from microdlm.likelihood import estimate_nelbo
 from microdlm.masking import mask_count, mask_tokens, stratified, to_count
 from microdlm.objectives import count_nelbo, masked_nll
 from microdlm.runs import ROOT, provenance, read_json, write_json
@@ -58,10 +58,7 @@ FACTORS = {  # variant: what it changes; first what is likely to matter most
         "AdamW, lr 1.5e-3": {"optimizer": "adamw", "lr": 1.5e-3},
     },
     "learning rate": {"lr 1.2e-2": {"lr": 1.2e-2}, "lr 3e-3": {"lr": 3e-3}},
-    "attention scale": {
-        "attention scale × 2": {"attention_scale": 2.0},
-        "attention scale × 4": {"attention_scale": 4.0},
-    },
+    "attention scale": {"attention × 2": {"attention_scale": 2.0}, "attention × 4": {"attention_scale": 4.0}},
     "objective": {
         "batch ratio": {"objective": "batch ratio"},
         "in time, weight 1/t": {"objective": "in time"},
@@ -85,13 +82,18 @@ FACTORS = {  # variant: what it changes; first what is likely to matter most
     "schedule of the rate": {"warm-up 1 %": {"warmup": 0.01}, "down to a tenth": {"final_lr": 0.1}},
 }
 VARIANTS = {name: changes for variants in FACTORS.values() for name, changes in variants.items()}
-SIZES = dict(n_layer=4, n_head=4, d_model=128)  # `small`
+SIZES = {
+    "tiny": dict(n_layer=1, n_head=2, d_model=16),
+    "small": dict(n_layer=4, n_head=4, d_model=128),
+    "full": dict(n_layer=6, n_head=6, d_model=384),
+}
 T_95 = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78}  # Student's: half a 95 % interval in standard errors, by seeds
 
 
 @dataclass(frozen=True)
 class Config:
     seeds: tuple[int, ...] = (0, 1, 2)
+    size: str = "small"  # small, or full: 10.7M, wants a GPU
     chars: int = 2_048_000  # that each run reads: 500 steps of the base
     windows: int = 64  # held out, for the score
     samples: int = 16  # masks of each
@@ -178,26 +180,21 @@ def begin(recipe: Recipe, seed: int, steps: int, vocab_size: int, sizes: dict) -
     return State(model, cfg), cfg
 
 
-def run(name: str, seed: int, cfg: Config, corpus: Corpus, sizes: dict) -> dict:
+def run(name: str, seed: int, cfg: Config, corpus: Corpus) -> dict:
     """Train one variant with one seed; its score and what it took."""
-    recipe, mask_id = replace(Recipe(), **VARIANTS[name]), len(corpus.tokenizer)
+    recipe, mask_id, same_masks = replace(Recipe(), **VARIANTS[name]), len(corpus.tokenizer), torch.Generator()
     steps = max(1, cfg.chars // (recipe.batch_size * recipe.length))
-    state, how = begin(recipe, seed, steps, mask_id + 1, sizes)
+    state, how = begin(recipe, seed, steps, mask_id + 1, SIZES[cfg.size])
     start = time.perf_counter()
     with sharpened(recipe.attention_scale):
         for _ in track(range(steps), f"{name}, seed {seed}", console=console, transient=True):
             x_0 = corpus.batch(recipe.batch_size, recipe.length, state.rng)
             update(state, how, OBJECTIVES[recipe.objective], x_0)
         seconds = time.perf_counter() - start
-        score = estimate(state.weights.eval(), corpus, cfg)
+        x_0, weights = corpus.windows(256, cfg.windows), state.weights.eval()
+        score = estimate_nelbo(weights, x_0, mask_id, cfg.samples, same_masks.manual_seed(0), given=1)
     result = {"nelbo": score.mean, "stderr_over_windows": score.stderr, "steps": steps, "seconds": seconds}
     return {"variant": name, "seed": seed, "chars": cfg.chars, **result, "recipe": asdict(recipe)}
-
-
-def estimate(model: Transformer, corpus: Corpus, cfg: Config) -> Estimate:
-    """Nats per character, an upper bound; windows and masks are the same for every run."""
-    x_0, rng = corpus.windows(256, cfg.windows), torch.Generator().manual_seed(0)
-    return estimate_nelbo(model, x_0, model.cfg.vocab_size - 1, cfg.samples, rng, given=1)
 
 
 # All of them
@@ -235,19 +232,17 @@ def table(rows: list[dict]) -> Table:
 
 
 def main(cfg: Config) -> None:
-    sizes = SIZES
+    cli.one_of(cfg.size, SIZES, "size")
     if cfg.smoke:
-        sizes = dict(n_layer=1, n_head=2, d_model=16)
-        cfg = replace(cfg, chars=8192, windows=2, samples=2, seeds=cfg.seeds[:2])
-    corpus = load_corpus("playlets" if cfg.smoke else "shakespeare", min_length=256)
+        cfg = replace(cfg, size="tiny", chars=8192, windows=2, samples=2, seeds=cfg.seeds[:2])
+    corpus, made = load_corpus("playlets" if cfg.smoke else "shakespeare", min_length=256), {"made_by": provenance()}
     runs = read_json(cfg.out)["runs"] if cfg.out.exists() else []
-    done = {(r["variant"], r["seed"], r["chars"]) for r in runs}
-    setting = {"windows": cfg.windows, "samples": cfg.samples, "chars": cfg.chars, "sizes": sizes, "seed": cfg.seeds[0]}
+    setting = {"windows": cfg.windows, "samples": cfg.samples, "chars": cfg.chars, "sizes": SIZES[cfg.size]}
     for name, seed in [(name, seed) for group in FACTORS.values() for seed in cfg.seeds for name in group]:
-        if (name, seed, cfg.chars) not in done:
-            runs.append({**run(name, seed, cfg, corpus, sizes), "made_by": provenance()})
+        if (name, seed, cfg.chars) not in {(r["variant"], r["seed"], r["chars"]) for r in runs}:
+            runs.append(run(name, seed, cfg, corpus) | made)
             console.print(f"{name}, seed {seed}: ≤ {runs[-1]['nelbo']:.4f}, {runs[-1]['seconds']:.0f} s")
-            write_json(cfg.out, {**setting, "summary": summary(runs), "runs": runs, "made_by": provenance()})
+            write_json(cfg.out, {**setting, "seed": cfg.seeds[0], "summary": summary(runs), "runs": runs, **made})
     console.print(table(summary(runs)))
 
 

@@ -136,18 +136,19 @@ def main(cfg: Config) -> None:
     if cfg.smoke:
         cfg = replace(cfg, chars=8 * BATCH * L, shares=(1 / 8, 1 / 2), points=2, windows=2, samples=2, seeds=(0, 1))
     corpus = load_corpus("playlets" if cfg.smoke else "shakespeare", min_length=L)
+    made = {"made_by": provenance()}
     runs = read_json(cfg.out)["runs"] if cfg.out.exists() else []
     plan = [(n, int(cfg.chars * share), k) for n, share, k in
             [("plain", 1, cfg.points), *(("ours", share, 1) for share in cfg.shares)]]  # fmt: skip
     for seed, (recipe, chars, points) in ((s, p) for s in cfg.seeds for p in plan):
         if (recipe, chars, seed) not in {(r["recipe"], r["chars"], r["seed"]) for r in runs}:
             points = run(recipe, chars, points, seed, cfg, corpus)
-            runs.append({"recipe": recipe, "chars": chars, "seed": seed, "points": points, "made_by": provenance()})
+            runs.append({"recipe": recipe, "chars": chars, "seed": seed, "points": points, **made})
             console.print(f"{recipe}, {chars:,} characters, seed {seed}: ≤ {points[-1]['nelbo']:.4f}")
-            write_json(cfg.out, {"seed": cfg.seeds[0], "runs": runs, "made_by": provenance()})
+            write_json(cfg.out, {"seed": cfg.seeds[0], "runs": runs, **made})
     marks = [round(float(m), 2) for m in np.arange(2.8, 1.8, -0.1)]
     setting = {"windows": cfg.windows, "samples": cfg.samples, "batch": BATCH, "length": L, "seed": cfg.seeds[0]}
-    numbers = {**setting, **compare(runs, cfg.seeds, marks), "runs": runs, "made_by": provenance()}
+    numbers = {**setting, **compare(runs, cfg.seeds, marks), "runs": runs, **made}
     write_json(cfg.out, numbers)
     console.print(table(numbers))
 
