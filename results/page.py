@@ -93,7 +93,7 @@ def recipes(numbers: dict) -> str:
     net = numbers["sizes"]
     text = [
         "\n## Which recipe trains best?\n",
-        f"The network is `small` ({net['n_layer']} layers, {net['n_head']} heads, width {net['d_model']}) on Tiny "
+        f"A network of {net['n_layer']} layers, {net['n_head']} heads and width {net['d_model']} on Tiny "
         f"Shakespeare. Every run reads {numbers['chars']:,} characters, {numbers['chars'] / 1_003_854:.1f} times the "
         "text, and brings its learning rate to zero within them: what helps here helps a short training.",
         f"The base is Muon at {base_of(numbers)}. It reaches **≤ {base['nelbo']:.4f}** nats per character on "
@@ -115,8 +115,8 @@ def base_of(numbers: dict) -> str:
     how = next(r["recipe"] for r in numbers["runs"] if r["variant"] == "base")
     return (
         f"learning rate {how['lr']:g} (AdamW for embedding and head), warm-up {how['warmup']:.0%}, weight decay "
-        f"{how['weight_decay']:g}, {how['batch_size']} windows of {how['length']} a step, the bound in counts with "
-        "stratified counts, no dropout, no average"
+        f"{how['weight_decay']:g}, {how['batch_size']} windows of {numbers['sizes']['seq_len']} a step, the bound in "
+        "counts with stratified counts, no dropout, no average"
     )
 
 
