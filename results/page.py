@@ -137,8 +137,8 @@ def quality(numbers: dict) -> str:
         "|---:|---:|---:|",
         *(f"| ≤ {r['mark']:.1f} | {chars(r['plain'])} | {chars(r['ours'])} |" for r in rows),
         f"\nTo where the plain recipe ends (≤ {end['value']:.3f} ± {end['stderr']:.3f}), ours takes "
-        f"{factor(times['chars'])} times fewer characters, {factor(times['flops'])} times fewer operations and "
-        f"{factor(times['seconds'])} times less time; ± is one standard error over seeds. Numbers: "
+        f"{factor(times['chars'])} times fewer characters and {factor(times['flops'])} times fewer operations (Muon "
+        "takes some of its own); ± is one standard error over seeds. Numbers: "
         f"`results/time_to_quality.json`, made by `{numbers['made_by']['command']}`.",
         "\n![Nats per character against characters read, plain and ours](figures/time_to_quality.png)",
     ]

@@ -10,7 +10,6 @@ import math
 import statistics
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from unittest import mock
@@ -22,13 +21,14 @@ from torch import Tensor, nn
 
 from microdlm import attention, cli
 from microdlm.corpus import Corpus, load_corpus
+from microdlm.errors import UserError
 from microdlm.likelihood import estimate_nelbo
-from microdlm.masking import mask_count, mask_tokens, stratified, to_count
+from microdlm.masking import mask_count, mask_tokens, stratified, to_count, uniform
 from microdlm.objectives import count_nelbo, masked_nll
 from microdlm.runs import ROOT, provenance, read_json, write_json
 from microdlm.state import State, TrainConfig
 from microdlm.terminal import console
-from microdlm.training import update
+from microdlm.training import pick_device, update
 from microdlm.transformer import Transformer, TransformerConfig
 
 
@@ -52,7 +52,11 @@ class Recipe:
 
 FACTORS = {  # variant: what it changes; first what is likely to matter most
     "base": {"base": {}},
-    "optimizer": {"AdamW, lr 3e-3": {"optimizer": "adamw", "lr": 3e-3}, "AdamW, lr 6e-3": {"optimizer": "adamw"}},
+    "optimizer": {
+        "AdamW, lr 3e-3": {"optimizer": "adamw", "lr": 3e-3},
+        "AdamW, lr 6e-3": {"optimizer": "adamw"},
+        "AdamW, lr 1.5e-3": {"optimizer": "adamw", "lr": 1.5e-3},
+    },
     "learning rate": {"lr 1.2e-2": {"lr": 1.2e-2}, "lr 3e-3": {"lr": 3e-3}},
     "attention": {"attention × 2": {"attention_scale": 2.0}, "attention × 4": {"attention_scale": 4.0}},
     "objective": {"batch ratio": {"objective": "batch ratio"}, "in time, weight 1/t": {"objective": "in time"}},
@@ -60,21 +64,18 @@ FACTORS = {  # variant: what it changes; first what is likely to matter most
     "masks": {"complementary masks": {"objective": "complementary"}},
     "embedding": {"embedding std 1": {"embedding_std": 1.0}, "embedding std 0.02": {"embedding_std": 0.02}},
     "more of the optimizer": {
-        "AdamW, lr 1.2e-2": {"optimizer": "adamw", "lr": 1.2e-2},
         "weight decay 0": {"weight_decay": 0.0},
         "weight decay 0.3": {"weight_decay": 0.3},
         "warm-up 1 %": {"warmup": 0.01},
         "down to a tenth": {"final_lr": 0.1},
     },
-    "average": {"EMA 0.99": {"ema": 0.99}},
     "more of the masks": {
         "counts not stratified": {"objective": "count"},
         "few masked more often": {"objective": "few"},
         "many masked more often": {"objective": "many"},
         "shares from 10 to 90 % only": {"objective": "middle"},
     },
-    "dropout": {"dropout 0.1": {"dropout": 0.1}},
-    "length": {"windows cut in two": {"cut": 2}},
+    "others": {"dropout 0.1": {"dropout": 0.1}, "windows cut in two": {"cut": 2}, "EMA 0.99": {"ema": 0.99}},
 }
 VARIANTS = {name: changes for variants in FACTORS.values() for name, changes in variants.items()}
 SIZES = {
@@ -100,26 +101,31 @@ class Config:
 # Objectives: nats per token of a batch x_0 (B, L)
 
 
-def hide(model: nn.Module, x_0: Tensor, k: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-    """-log p (B, L) of k hidden tokens a sequence, and which those were."""
+def evenly(x_0: Tensor, rng: torch.Generator) -> Tensor:
+    """A number between 0 and 1 for each sequence (B,), evenly spread over the batch."""
+    return stratified(len(x_0), rng=rng, device=x_0.device)
+
+
+def hide(model: nn.Module, x_0: Tensor, share: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    """-log p (B, L) of that share of each sequence's tokens, hidden, and which those were."""
     mask_id = model.cfg.vocab_size - 1
-    x_t, is_masked = mask_count(x_0, k, mask_id, rng)
+    x_t, is_masked = mask_count(x_0, to_count(share, x_0.size(1)), mask_id, rng)
     return masked_nll(model, x_0, x_t, is_masked, mask_id), is_masked
 
 
 def count(model, x_0, rng):
-    return count_nelbo(*hide(model, x_0, to_count(torch.rand(len(x_0), generator=rng), x_0.size(1)), rng)).mean()
+    return count_nelbo(*hide(model, x_0, uniform((len(x_0),), x_0.device, rng), rng)).mean()
 
 
 def batch_ratio(model, x_0, rng):
     """All hidden tokens of the batch alike, so sequences with many of them weigh more: no bound."""
-    nll, is_masked = hide(model, x_0, to_count(stratified(len(x_0), rng=rng), x_0.size(1)), rng)
+    nll, is_masked = hide(model, x_0, evenly(x_0, rng), rng)
     return nll.sum() / is_masked.sum()
 
 
 def in_time(model, x_0, rng):
     """Each token hidden with probability t, t stratified; the weight of the linear schedule is 1/t."""
-    t, mask_id = stratified(len(x_0), rng=rng).clamp(min=1e-3), model.cfg.vocab_size - 1
+    t, mask_id = evenly(x_0, rng).clamp(min=1e-3), model.cfg.vocab_size - 1
     x_t, is_masked = mask_tokens(x_0, 1 - t, mask_id, rng)
     return (masked_nll(model, x_0, x_t, is_masked, mask_id).mean(1) / t).mean()
 
@@ -128,8 +134,8 @@ def proposed(share: Callable[[Tensor], Tensor], slope: Callable[[Tensor], Tensor
     """The share that is hidden is share(s), s stratified. Weighted by its slope, the same bound from other masks."""
 
     def objective(model, x_0, rng):
-        s = stratified(len(x_0), rng=rng)
-        return (slope(s) * count_nelbo(*hide(model, x_0, to_count(share(s), x_0.size(1)), rng))).mean()
+        s = evenly(x_0, rng)
+        return (slope(s) * count_nelbo(*hide(model, x_0, share(s), rng))).mean()
 
     return objective
 
@@ -137,7 +143,7 @@ def proposed(share: Callable[[Tensor], Tensor], slope: Callable[[Tensor], Tensor
 def complementary(model, x_0, rng):
     """Half of the windows, each twice: what is hidden the first time is visible the second, and the reverse."""
     half, mask_id = x_0[: (len(x_0) + 1) // 2], model.cfg.vocab_size - 1
-    _, hidden = mask_count(half, to_count(stratified(len(half), rng=rng), half.size(1)), mask_id, rng)
+    _, hidden = mask_count(half, to_count(evenly(half, rng), half.size(1)), mask_id, rng)
     both, is_masked = half.repeat(2, 1), torch.cat([hidden, ~hidden])
     nll = masked_nll(model, both, both.masked_fill(is_masked, mask_id), is_masked, mask_id)
     return (nll.sum(1) / is_masked.sum(1).clamp(min=1)).mean()  # where all is hidden, nothing is left for the second
@@ -156,14 +162,10 @@ OBJECTIVES = {
 }
 
 
-# One run
-
-
-def sharpened(by: float) -> AbstractContextManager:
-    """Inside, attention's logits are `by` times as large."""
+def sharpened(by: float):
+    """with sharpened(2): attention's logits are twice as large."""
     plain = attention.attend
-    scaled = mock.patch.object(attention, "attend", lambda q, *rest: plain(q * by, *rest))
-    return nullcontext() if by == 1 else scaled
+    return mock.patch.object(attention, "attend", lambda q, *rest: plain(q * by, *rest))
 
 
 def begin(recipe: Recipe, seed: int, steps: int, vocab_size: int, sizes: dict) -> tuple[State, TrainConfig]:
@@ -173,28 +175,24 @@ def begin(recipe: Recipe, seed: int, steps: int, vocab_size: int, sizes: dict) -
     model = Transformer(net, torch.Generator().manual_seed(seed))
     if recipe.embedding_std is not None:
         nn.init.normal_(model.embedding.weight, std=recipe.embedding_std, generator=torch.Generator().manual_seed(seed))
-    return State(model, cfg), cfg
+    return State(model, cfg, pick_device()), cfg
 
 
 def run(name: str, seed: int, cfg: Config, corpus: Corpus) -> dict:
     """Train one variant with one seed; its score and what it took."""
     recipe, mask_id, same_masks = replace(Recipe(), **VARIANTS[name]), len(corpus.tokenizer), torch.Generator()
-    L = SIZES[cfg.size]["seq_len"]
-    steps = max(1, cfg.chars // (recipe.batch_size * L))
+    steps = max(1, cfg.chars // (recipe.batch_size * (L := SIZES[cfg.size]["seq_len"])))
     state, how = begin(recipe, seed, steps, mask_id + 1, SIZES[cfg.size])
     start = time.perf_counter()
     with sharpened(recipe.attention_scale):
         for _ in track(range(steps), f"{name}, seed {seed}", console=console, transient=True):
             x_0 = corpus.batch(recipe.batch_size * recipe.cut, L // recipe.cut, state.rng)
-            update(state, how, OBJECTIVES[recipe.objective], x_0)
+            update(state, how, OBJECTIVES[recipe.objective], x_0.to(state.device))
         seconds = time.perf_counter() - start
-        x_0, weights = corpus.windows(L, cfg.windows), state.weights.eval()
+        x_0, weights = corpus.windows(L, cfg.windows).to(state.device), state.weights.eval()
         score = estimate_nelbo(weights, x_0, mask_id, cfg.samples, same_masks.manual_seed(0), given=1)
     result = {"nelbo": score.mean, "stderr_over_windows": score.stderr, "steps": steps, "seconds": seconds}
-    return {"variant": name, "seed": seed, "chars": cfg.chars, **result, "recipe": asdict(recipe)}
-
-
-# All of them
+    return {"variant": name, "seed": seed, **result, "recipe": asdict(recipe)}
 
 
 def paired(runs: list[dict], base: list[dict]) -> dict:
@@ -236,10 +234,12 @@ def main(cfg: Config) -> None:
         load_corpus("playlets" if cfg.smoke else "shakespeare", min_length=SIZES[cfg.size]["seq_len"]),
         {"made_by": provenance()},
     )
-    runs = read_json(cfg.out)["runs"] if cfg.out.exists() else []
     setting = {"windows": cfg.windows, "samples": cfg.samples, "chars": cfg.chars, "sizes": SIZES[cfg.size]}
+    known = read_json(cfg.out) if cfg.out.exists() else {**setting, "runs": []}
+    if (runs := known["runs"]) and any(known[name] != value for name, value in setting.items()):
+        raise UserError(f"{cfg.out} holds runs of another size or length: give another --out")
     for name, seed in [(name, seed) for group in FACTORS.values() for seed in cfg.seeds for name in group]:
-        if (name, seed, cfg.chars) not in {(r["variant"], r["seed"], r["chars"]) for r in runs}:
+        if (name, seed) not in {(r["variant"], r["seed"]) for r in runs}:
             runs.append(run(name, seed, cfg, corpus) | made)
             console.print(f"{name}, seed {seed}: ≤ {runs[-1]['nelbo']:.4f}, {runs[-1]['seconds']:.0f} s")
             write_json(cfg.out, {**setting, "seed": cfg.seeds[0], "summary": summary(runs), "runs": runs, **made})

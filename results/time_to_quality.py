@@ -8,7 +8,6 @@ point of its curve is a run of its own, with a schedule of that length. What is 
 
 import math
 import statistics
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,26 +17,29 @@ import torch
 from rich.progress import track
 from rich.table import Table
 
-from microdlm import cli
+from microdlm import cli, masking, objectives
 from microdlm.corpus import Corpus, load_corpus
 from microdlm.likelihood import estimate_nelbo
-from microdlm.masking import mask_count, mask_tokens, stratified, to_count
-from microdlm.objectives import count_nelbo, masked_nll
 from microdlm.runs import ROOT, provenance, read_json, write_json
 from microdlm.state import State, TrainConfig
 from microdlm.terminal import console
-from microdlm.training import due, update
+from microdlm.training import due, pick_device, update
 from microdlm.transformer import Transformer, TransformerConfig
 
-SIZES = dict(n_layer=4, n_head=4, d_model=128)  # `small`
+SIZES = {
+    "tiny": dict(n_layer=1, n_head=2, d_model=16),
+    "small": dict(n_layer=4, n_head=4, d_model=128),
+    "full": dict(n_layer=6, n_head=6, d_model=384),
+}
 BATCH, L = 16, 256
 
 
 @dataclass(frozen=True)
 class Config:
-    chars: int = 8_192_000  # that the plain recipe reads
+    size: str = "small"  # small, or full: 10.7M, wants a GPU
+    chars: int = 2_048_000  # that the plain recipe reads
     shares: tuple[float, ...] = (1 / 16, 1 / 8, 1 / 4)  # of it that ours reads, a run for each
-    points: int = 8  # of the plain recipe's curve
+    points: int = 4  # of the plain recipe's curve
     windows: int = 64  # held out, for the score
     samples: int = 16  # masks of each
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -48,15 +50,15 @@ class Config:
 def batch_ratio(model, x_0, rng):
     """What one would write first: each token hidden with probability t, the mean over all that are hidden."""
     mask_id = model.cfg.vocab_size - 1
-    x_t, is_masked = mask_tokens(x_0, 1 - torch.rand(len(x_0), generator=rng), mask_id, rng)
-    return masked_nll(model, x_0, x_t, is_masked, mask_id).sum() / is_masked.sum().clamp(min=1)
+    x_t, is_masked = masking.mask_tokens(x_0, 1 - masking.uniform((len(x_0),), x_0.device, rng), mask_id, rng)
+    return objectives.masked_nll(model, x_0, x_t, is_masked, mask_id).sum() / is_masked.sum().clamp(min=1)
 
 
 def count_form(model, x_0, rng):
     """The bound itself: k hidden tokens, k spread evenly over the batch."""
-    mask_id, k = model.cfg.vocab_size - 1, to_count(stratified(len(x_0), rng=rng), x_0.size(1))
-    x_t, is_masked = mask_count(x_0, k, mask_id, rng)
-    return count_nelbo(masked_nll(model, x_0, x_t, is_masked, mask_id), is_masked).mean()
+    mask_id, share = model.cfg.vocab_size - 1, masking.stratified(len(x_0), rng=rng, device=x_0.device)
+    x_t, is_masked = masking.mask_count(x_0, masking.to_count(share, x_0.size(1)), mask_id, rng)
+    return objectives.count_nelbo(objectives.masked_nll(model, x_0, x_t, is_masked, mask_id), is_masked).mean()
 
 
 PLAIN = TrainConfig(1, BATCH, lr=3e-4, warmup=0.0, final_lr=1.0, weight_decay=0.01, grad_clip=math.inf)
@@ -68,16 +70,14 @@ def run(recipe: str, chars: int, points: int, seed: int, cfg: Config, corpus: Co
     """Train once, and score `points` times, the last time at the end."""
     (how, loss), mask_id = RECIPES[recipe], len(corpus.tokenizer)
     how = replace(how, steps=max(points, chars // (BATCH * L)), seed=seed)
-    net = TransformerConfig(mask_id + 1, L, **(dict(n_layer=1, n_head=2, d_model=16) if cfg.smoke else SIZES))
-    state, rows, seconds = State(Transformer(net, torch.Generator().manual_seed(seed)), how), [], 0.0
+    model = Transformer(TransformerConfig(mask_id + 1, L, **SIZES[cfg.size]), torch.Generator().manual_seed(seed))
+    state, rows = State(model, how, pick_device()), []
     for step in track(range(1, how.steps + 1), f"{recipe}, {chars:,}, seed {seed}", console=console, transient=True):
-        start = time.perf_counter()
-        update(state, how, loss, corpus.batch(BATCH, L, state.rng))
-        seconds += time.perf_counter() - start
+        update(state, how, loss, corpus.batch(BATCH, L, state.rng).to(state.device))
         if due(step, how.steps, points):
-            x_0, rng = corpus.windows(L, cfg.windows), torch.Generator().manual_seed(0)
+            x_0, rng = corpus.windows(L, cfg.windows).to(state.device), torch.Generator().manual_seed(0)
             score = estimate_nelbo(state.weights.eval(), x_0, mask_id, cfg.samples, rng, given=1)
-            read = {"chars": step * BATCH * L, "flops": flops(state.model, step, recipe == "ours"), "seconds": seconds}
+            read = {"chars": step * BATCH * L, "flops": flops(state.model, step, recipe == "ours")}
             rows.append({**read, "nelbo": score.mean, "stderr_over_windows": score.stderr})
     return rows
 
@@ -118,7 +118,7 @@ def compare(runs: list[dict], seeds: tuple[int, ...], marks: list[float]) -> dic
     rows = [{"mark": m} | {n: of_seeds([reached(curve[n, s], m) for s in seeds]) for n in RECIPES} for m in marks]
     ends = {s: max(curve["plain", s], key=lambda p: p["chars"]) for s in seeds}
     times = {}
-    for what in ("chars", "flops", "seconds"):
+    for what in ("chars", "flops"):
         ours = [reached(curve["ours", s], ends[s]["nelbo"], what) for s in seeds]
         times[what] = of_seeds([o and ends[s][what] / o for s, o in zip(seeds, ours, strict=True)])
     return {"marks": rows, "plain_end": of_seeds([ends[s]["nelbo"] for s in seeds]), "times_less": times}
@@ -133,8 +133,11 @@ def table(numbers: dict) -> Table:
 
 
 def main(cfg: Config) -> None:
+    cli.one_of(cfg.size, SIZES, "size")
     if cfg.smoke:
-        cfg = replace(cfg, chars=8 * BATCH * L, shares=(1 / 8, 1 / 2), points=2, windows=2, samples=2, seeds=(0, 1))
+        cfg = replace(
+            cfg, size="tiny", chars=8 * BATCH * L, shares=(1 / 8, 1 / 2), points=2, windows=2, samples=2, seeds=(0, 1)
+        )
     corpus = load_corpus("playlets" if cfg.smoke else "shakespeare", min_length=L)
     made = {"made_by": provenance()}
     runs = read_json(cfg.out)["runs"] if cfg.out.exists() else []

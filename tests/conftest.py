@@ -3,13 +3,14 @@
 import importlib.util
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import settings
 
-from microdlm.corpus import DATA
+from microdlm.corpus import DATA, load_corpus
 from microdlm.oracle import MarkovDenoiser
 from microdlm.runs import ROOT
 from microdlm.transformer import Transformer, TransformerConfig
@@ -67,6 +68,20 @@ def step():
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module
         spec.loader.exec_module(module)
+        return module
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def script():
+    """script("recipes") -> that command of results/ as a module, with little text to read."""
+
+    def load(name: str):
+        spec = importlib.util.spec_from_file_location(name, ROOT / "results" / f"{name}.py")
+        module = sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        module.load_corpus = partial(load_corpus, n_chars=30_000)
         return module
 
     return load

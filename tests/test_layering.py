@@ -20,7 +20,8 @@ ORDER = [
     *("state", "training", "pretrained", "terminal", "comparison", "lesson"),  # what people use
 ]
 LONGER = {}  # modules over 200 lines: name -> (lines allowed, the reason)
-CORE = 3760  # lines in all; 2,400 was planned without tokenizers, comparison, a terminal, nine ways to write, lessons
+CORE = 3785  # lines in all; 2,400 was planned without tokenizers, comparison, a terminal, nine ways to write, lessons,
+# a second optimizer
 SCRIPTS = [*ROOT.glob("*.py"), *ROOT.glob("results/*.py"), *ROOT.glob("weights/*.py"), *ROOT.glob("steps/*.py")]
 
 

@@ -1,36 +1,25 @@
 """The search for recipes: its objectives against the exact bound, its arithmetic by hand, each command once, small."""
 
-import importlib.util
 import json
 import math
-import sys
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from microdlm.corpus import load_corpus
 from microdlm.likelihood import exact_curve
 from microdlm.runs import ROOT
 
 L = 5
 
 
-def script(name: str):
-    spec = importlib.util.spec_from_file_location(name, ROOT / "results" / f"{name}.py")
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    module.load_corpus = lambda *how, **more: load_corpus(*how, **more, n_chars=30_000)
-    return module
-
-
 @pytest.fixture(scope="module")
-def recipes():
+def recipes(script):
     return script("recipes")
 
 
 @pytest.fixture(scope="module")
-def quality():
+def quality(script):
     return script("time_to_quality")
 
 
@@ -120,7 +109,7 @@ def test_a_row_for_every_variant_that_ran_in_the_order_of_the_plan(recipes):
 
 
 def curve(*points: tuple[float, float]) -> list[dict]:
-    return [{"chars": x, "flops": 10 * x, "seconds": x, "nelbo": y} for x, y in points]
+    return [{"chars": x, "flops": 10 * x, "nelbo": y} for x, y in points]
 
 
 def test_a_mark_is_reached_on_a_line_in_the_logarithm(quality):
@@ -148,7 +137,7 @@ def test_how_many_times_less_is_found_for_each_seed_and_then_averaged(quality):
 def test_operations_are_six_a_weight_and_character_and_attention(quality):
     from microdlm.transformer import Transformer, TransformerConfig
 
-    net = Transformer(TransformerConfig(66, 256, **quality.SIZES))
+    net = Transformer(TransformerConfig(66, 256, **quality.SIZES["small"]))
     D, N = 128, 4 * 12 * 128**2 + 128 * 33
     plain = quality.flops(net, 2, False)
     assert plain == 2 * 16 * 256 * (6 * N + 12 * 4 * 256 * D)
@@ -176,7 +165,7 @@ def test_the_search_runs_whole_and_goes_on_where_it_was(recipes, tmp_path):
 
 def test_every_variant_is_another_training_than_the_base(recipes, tmp_path):
     """An option that is not passed on would give the base's number again, bit for bit."""
-    numbers = json.loads((ROOT / "results" / "recipes.json").read_text())["runs"]
+    numbers = json.loads((ROOT / "results" / "recipes.json").read_text(encoding="utf-8"))["runs"]
     for seed in {r["seed"] for r in numbers}:
         values = [r["nelbo"] for r in numbers if r["seed"] == seed]
         assert len(set(values)) == len(values)

@@ -124,7 +124,7 @@ def test_the_average_is_the_closed_form(tmp_path):
 
 
 def test_muon_turns_the_matrices_inside_the_blocks_and_leaves_the_others_to_adamw(tmp_path):
-    """Its step on a matrix is as long as AdamW's usually is, a root mean square of 0.2 lr, in all directions alike."""
+    """No direction of a matrix moves much farther than any other: by what makes a root mean square of 0.2 lr."""
     how = {"optimizer": "muon", "weight_decay": 0.0, "warmup": 0.0, "final_lr": 1.0, "grad_clip": 1e9}
     a = begin(tmp_path / "run", **how)
     for _ in range(5):
@@ -134,7 +134,7 @@ def test_muon_turns_the_matrices_inside_the_blocks_and_leaves_the_others_to_adam
         kept = {key for key in a["state"].tensors() if key.startswith("optimizer.") and key.endswith(f".{name}")}
         inside, turn = name.startswith("blocks."), torch.linalg.svdvals(p.detach() - old[name]) / a["cfg"].lr
         assert kept == {f"optimizer.{key}.{name}" for key in MOMENTS["Muon" if inside else "AdamW"]}
-        assert not inside or 0.5 < turn.median() / (0.2 * math.sqrt(max(p.shape))) < 1.3, name
+        assert not inside or 0.6 < turn.max() / (0.2 * math.sqrt(max(p.shape))) < 1.25, name
 
 
 def test_validation_and_the_kept_weights_are_the_average(tmp_path):
