@@ -22,6 +22,7 @@ figures from `python results/figures.py`, all by `make results`.
 """
 COMMANDS = {  # command: what it writes
     "python -m microdlm.comparison …": "twins.json",
+    "make demo": "demo.json",
     "python results/steps.py": "steps.json",
     "python results/sampling_exact.py": "sampling_exact.json",
     "python results/sampling_frontier.py": "sampling_frontier.json",

@@ -11,6 +11,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 from unittest import mock
 
@@ -50,7 +51,7 @@ class Recipe:
     attention_scale: float = 1.0  # times 1 / sqrt(K)
 
 
-FACTORS = {  # variant: what it changes; first what is likely to matter most
+FACTORS = {  # variant: what it changes; in each, first what is likely to matter most
     "base": {"base": {}},
     "optimizer": {
         "AdamW, lr 3e-3": {"optimizer": "adamw", "lr": 3e-3},
@@ -60,22 +61,18 @@ FACTORS = {  # variant: what it changes; first what is likely to matter most
     "learning rate": {"lr 1.2e-2": {"lr": 1.2e-2}, "lr 3e-3": {"lr": 3e-3}},
     "attention": {"attention × 2": {"attention_scale": 2.0}, "attention × 4": {"attention_scale": 4.0}},
     "objective": {"batch ratio": {"objective": "batch ratio"}, "in time, weight 1/t": {"objective": "in time"}},
-    "batch": {"batch 8": {"batch_size": 8}, "batch 32": {"batch_size": 32}},
-    "masks": {"complementary masks": {"objective": "complementary"}},
-    "embedding": {"embedding std 1": {"embedding_std": 1.0}, "embedding std 0.02": {"embedding_std": 0.02}},
-    "more of the optimizer": {
-        "weight decay 0": {"weight_decay": 0.0},
-        "weight decay 0.3": {"weight_decay": 0.3},
-        "warm-up 1 %": {"warmup": 0.01},
-        "down to a tenth": {"final_lr": 0.1},
-    },
-    "more of the masks": {
-        "counts not stratified": {"objective": "count"},
+    "batch": {"batch 8": {"batch_size": 8}, "batch 32": {"batch_size": 32}, "windows cut in two": {"cut": 2}},
+    "masks": {
+        "complementary masks": {"objective": "complementary"},
         "few masked more often": {"objective": "few"},
         "many masked more often": {"objective": "many"},
         "shares from 10 to 90 % only": {"objective": "middle"},
+        "counts not stratified": {"objective": "count"},
     },
-    "others": {"dropout 0.1": {"dropout": 0.1}, "windows cut in two": {"cut": 2}, "EMA 0.99": {"ema": 0.99}},
+    "embedding": {"embedding std 1": {"embedding_std": 1.0}, "embedding std 0.02": {"embedding_std": 0.02}},
+    "weight decay": {"weight decay 0": {"weight_decay": 0.0}, "weight decay 0.3": {"weight_decay": 0.3}},
+    "regulariser": {"EMA 0.99": {"ema": 0.99}, "dropout 0.1": {"dropout": 0.1}},
+    "schedule of the rate": {"down to a tenth": {"final_lr": 0.1}, "warm-up 1 %": {"warmup": 0.01}},
 }
 VARIANTS = {name: changes for variants in FACTORS.values() for name, changes in variants.items()}
 SIZES = {
@@ -96,9 +93,6 @@ class Config:
     samples: int = 16  # masks of each
     smoke: bool = False  # every variant for two tiny steps: does it run?
     out: Path = ROOT / "results" / "recipes.json"
-
-
-# Objectives: nats per token of a batch x_0 (B, L)
 
 
 def evenly(x_0: Tensor, rng: torch.Generator) -> Tensor:
@@ -150,7 +144,7 @@ def complementary(model, x_0, rng):
 
 
 QUARTER = math.pi / 2
-OBJECTIVES = {
+OBJECTIVES = {  # objective(model, x_0 (B, L), rng): nats per token
     "count, stratified": proposed(lambda s: s, lambda s: 1.0),
     "count": count,
     "batch ratio": batch_ratio,
@@ -229,7 +223,7 @@ def table(rows: list[dict]) -> Table:
 def main(cfg: Config) -> None:
     cli.one_of(cfg.size, SIZES, "size")
     if cfg.smoke:
-        cfg = replace(cfg, size="tiny", chars=8192, windows=2, samples=2, seeds=cfg.seeds[:2])
+        cfg = replace(cfg, size="tiny", chars=2048, windows=2, samples=2, seeds=cfg.seeds[:2])
     corpus, made = (
         load_corpus("playlets" if cfg.smoke else "shakespeare", min_length=SIZES[cfg.size]["seq_len"]),
         {"made_by": provenance()},
@@ -238,11 +232,16 @@ def main(cfg: Config) -> None:
     known = read_json(cfg.out) if cfg.out.exists() else {**setting, "runs": []}
     if (runs := known["runs"]) and any(known[name] != value for name, value in setting.items()):
         raise UserError(f"{cfg.out} holds runs of another size or length: give another --out")
-    for name, seed in [(name, seed) for group in FACTORS.values() for seed in cfg.seeds for name in group]:
+    rounds = [name for names in zip_longest(*FACTORS.values()) for name in names if name]  # first one of each factor
+    for name, seed in ((name, seed) for name in rounds for seed in cfg.seeds):
         if (name, seed) not in {(r["variant"], r["seed"]) for r in runs}:
             runs.append(run(name, seed, cfg, corpus) | made)
             console.print(f"{name}, seed {seed}: ≤ {runs[-1]['nelbo']:.4f}, {runs[-1]['seconds']:.0f} s")
-            write_json(cfg.out, {**setting, "seed": cfg.seeds[0], "summary": summary(runs), "runs": runs, **made})
+            numbers = {
+                "summary": summary(runs),
+                "not_run": [v for v in VARIANTS if v not in {r["variant"] for r in runs}],
+            }
+            write_json(cfg.out, {**setting, "seed": cfg.seeds[0], **numbers, "runs": runs, **made})
     console.print(table(summary(runs)))
 
 

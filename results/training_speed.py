@@ -118,11 +118,11 @@ def needed(kind: str, size: str) -> float:
     return 3 * (2 * layers * 12 * D**2 + 2 * D * V * (1.0 if gpt else 0.5) + 4 * layers * D * L * (0.5 if gpt else 1.0))
 
 
-def peak(precision: str, device: str, n: int = 2048) -> float:
+def peak(precision: str, device: str, n: int = 2048, seconds: float = 1.0) -> float:
     """Operations a second of a large matrix product here."""
     a, b = torch.randn(2, n, n, device=device, dtype=getattr(torch, precision))
     timer = Timer("a @ b", globals={"a": a, "b": b}, num_threads=torch.get_num_threads())
-    return 2 * n**3 / timer.blocked_autorange(min_run_time=1.0).median
+    return 2 * n**3 / timer.blocked_autorange(min_run_time=seconds).median
 
 
 def clock(steps: dict[str, Callable], cfg: Config) -> dict[str, list[float]]:
@@ -141,7 +141,8 @@ def clock(steps: dict[str, Callable], cfg: Config) -> dict[str, list[float]]:
 def rows_of(kind: str, size: str, precision: str, cfg: Config, device: str) -> list[dict]:
     """Characters a second, the share of the peak, and how many times the textbook's speed, turn by turn."""
     torch._dynamo.reset()
-    seconds, most = clock(contestants(kind, size, cfg, precision, device), cfg), peak(precision, device)
+    most = peak(precision, device, *((256, 0.1) if cfg.smoke else ()))
+    seconds = clock(contestants(kind, size, cfg, precision, device), cfg)
     L, *batches, _ = SHAPES[size]
     batch, rows = batches[device != "cpu"], []
     for way, own in seconds.items():

@@ -32,7 +32,7 @@ def with_size(denoiser):
 def average(objective, chain) -> tuple[float, float]:
     """Mean and standard error of an objective over many batches of the chain's own texts."""
     rng = torch.Generator().manual_seed(3)
-    values = torch.stack([objective(with_size(chain), chain.sample(16, L, rng), rng) for _ in range(600)])
+    values = torch.stack([objective(with_size(chain), chain.sample(64, L, rng), rng) for _ in range(150)])
     return values.mean().item(), values.std().item() / math.sqrt(len(values))
 
 
@@ -180,3 +180,46 @@ def test_time_to_quality_runs_whole(quality, tmp_path):
     ]
     assert [p["chars"] for p in numbers["runs"][0]["points"]] == [4 * 4096, 8 * 4096]
     assert {"marks", "times_less", "plain_end", "made_by"} <= numbers.keys()
+
+
+# The page
+
+
+@pytest.fixture(scope="module")
+def page(script):
+    return script("page")
+
+
+def row(variant: str, difference: float, clear: bool, seeds: int = 3) -> dict:
+    found = {"difference": difference, "stderr": 0.0123, "clear": clear} if seeds > 1 else {}
+    return {"factor": "a factor", "variant": variant, "nelbo": 2.0, "seeds": list(range(seeds)), **found}
+
+
+def test_the_page_says_of_each_recipe_whether_it_helped(page, recipes):
+    rows = [
+        row("better", -0.2, True),
+        row("worse", 0.3, True),
+        row("noise", -0.4, False),
+        row("one run", -0.9, True, 1),
+    ]
+    base = {"factor": "base", "variant": "base", "nelbo": 2.3456, "seeds": [0, 1, 2]}
+    run = {"variant": "base", "recipe": vars(recipes.Recipe())}
+    numbers = {"summary": [base, *rows], "runs": [run], "not_run": ["never"], "made_by": {"command": "python x"}}
+    text = page.recipes(numbers | {"sizes": recipes.SIZES["nano"], "chars": 1_024_000, "windows": 64})
+    assert "| better | -0.2000 ± 0.0123 | helped |" in text and "| worse | +0.3000 ± 0.0123 | hurt |" in text
+    assert "| noise | -0.4000 ± 0.0123 | no clear difference |" in text
+    assert "≤ 2.3456" in text and "Not yet run with all seeds: one run, never." in text
+
+
+def test_the_page_is_what_the_numbers_say(page):
+    assert page.PAGE.read_text(encoding="utf-8") == page.page()
+
+
+def test_a_command_without_its_numbers_is_listed_as_not_yet_run(page, monkeypatch, tmp_path):
+    monkeypatch.setattr(page, "ROOT", tmp_path)
+    assert page.page().count("not yet run |") == len(page.COMMANDS)
+    monkeypatch.undo()
+    named = {word for command in page.COMMANDS for word in command.split() if word.endswith(".py")}
+    assert all((ROOT / name).exists() for name in named)
+    commands = {f"results/{path.name}" for path in (ROOT / "results").glob("*.py")}
+    assert named == commands - {"results/tables.py", "results/figures.py", "results/page.py"}
