@@ -154,12 +154,12 @@ def factor(found: dict) -> str:
     return f"**{found['value']:.1f}** ± {found['stderr']:.1f}" if found else "(not reached)"
 
 
-SECTIONS = {"recipes.json": recipes, "time_to_quality.json": quality}
+SECTIONS = {"recipes.json": ("summary", recipes), "time_to_quality.json": ("marks", quality)}
 
 
 def page() -> str:
     rows = [f"| `{command}` | `{name}` | {state(name)} |" for command, name in COMMANDS.items()]
-    measured = [section(numbers) for name, section in SECTIONS.items() if (numbers := read(name))]
+    measured = [write(n) for name, (part, write) in SECTIONS.items() if part in (n := read(name) or {})]
     queue = [f"| {' | '.join(row)} |" for row in QUEUE]
     return HEAD + "\n".join([*rows, *measured]) + "\n" + QUEUE_HEAD + "\n".join(queue) + "\n"
 

@@ -58,10 +58,10 @@ FACTORS = {  # variant: what it changes; in each, first what is likely to matter
         "AdamW, lr 6e-3": {"optimizer": "adamw"},
         "AdamW, lr 1.5e-3": {"optimizer": "adamw", "lr": 1.5e-3},
     },
-    "learning rate": {"lr 1.2e-2": {"lr": 1.2e-2}, "lr 3e-3": {"lr": 3e-3}},
-    "attention": {"attention × 2": {"attention_scale": 2.0}, "attention × 4": {"attention_scale": 4.0}},
     "objective": {"batch ratio": {"objective": "batch ratio"}, "in time, weight 1/t": {"objective": "in time"}},
+    "attention": {"attention × 2": {"attention_scale": 2.0}, "attention × 4": {"attention_scale": 4.0}},
     "batch": {"batch 8": {"batch_size": 8}, "batch 32": {"batch_size": 32}, "windows cut in two": {"cut": 2}},
+    "learning rate": {"lr 1.2e-2": {"lr": 1.2e-2}, "lr 3e-3": {"lr": 3e-3}},
     "masks": {
         "complementary masks": {"objective": "complementary"},
         "few masked more often": {"objective": "few"},

@@ -10,15 +10,16 @@ import math
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 
-import numpy as np
 import torch
 from rich.progress import track
 from rich.table import Table
 
 from microdlm import cli, masking, objectives
 from microdlm.corpus import Corpus, load_corpus
+from microdlm.errors import UserError
 from microdlm.likelihood import estimate_nelbo
 from microdlm.runs import ROOT, provenance, read_json, write_json
 from microdlm.state import State, TrainConfig
@@ -32,16 +33,17 @@ SIZES = {
     "full": dict(n_layer=6, n_head=6, d_model=384),
 }
 BATCH, L = 16, 256
+MARKS = (3.0, 2.9, 2.8, 2.7, 2.6, 2.5, 2.4, 2.3, 2.2, 2.1, 2.0)  # nats per character
 
 
 @dataclass(frozen=True)
 class Config:
     size: str = "small"  # small, or full: 10.7M, wants a GPU
-    chars: int = 2_048_000  # that the plain recipe reads
-    shares: tuple[float, ...] = (1 / 16, 1 / 8, 1 / 4)  # of it that ours reads, a run for each
+    chars: int = 1_024_000  # that the plain recipe reads
+    shares: tuple[float, ...] = (1 / 8, 1 / 4, 1 / 2)  # of it that ours reads, a run for each
     points: int = 4  # of the plain recipe's curve
     windows: int = 64  # held out, for the score
-    samples: int = 16  # masks of each
+    samples: int = 8  # masks of each
     seeds: tuple[int, ...] = (0, 1, 2)
     smoke: bool = False  # a tiny network for a few steps: does it run?
     out: Path = ROOT / "results" / "time_to_quality.json"
@@ -111,7 +113,7 @@ def of_seeds(values: list[float | None]) -> dict:
     return {"value": statistics.mean(values), "stderr": error}
 
 
-def compare(runs: list[dict], seeds: tuple[int, ...], marks: list[float]) -> dict:
+def compare(runs: list[dict], seeds: list[int], marks: tuple[float, ...] = MARKS) -> dict:
     """What each recipe takes to each mark, and how many times less ours takes to the plain recipe's end."""
     curve = {(name, s): [p for r in runs if (r["recipe"], r["seed"]) == (name, s) for p in r["points"]]
              for name in RECIPES for s in seeds}  # fmt: skip
@@ -124,9 +126,9 @@ def compare(runs: list[dict], seeds: tuple[int, ...], marks: list[float]) -> dic
     return {"marks": rows, "plain_end": of_seeds([ends[s]["nelbo"] for s in seeds]), "times_less": times}
 
 
-def table(numbers: dict) -> Table:
+def table(marks: list[dict]) -> Table:
     t = Table("nats per character", *(f"{name}: characters" for name in RECIPES))
-    for row in numbers["marks"]:
+    for row in marks:
         cells = [f"{row[n]['value']:,.0f} ± {row[n]['stderr']:,.0f}" if row[n] else "–" for n in RECIPES]
         t.add_row(f"≤ {row['mark']:.2f}", *cells)
     return t
@@ -139,21 +141,20 @@ def main(cfg: Config) -> None:
             cfg, size="tiny", chars=8 * BATCH * L, shares=(1 / 8, 1 / 2), points=2, windows=2, samples=2, seeds=(0, 1)
         )
     corpus = load_corpus("playlets" if cfg.smoke else "shakespeare", min_length=L)
-    made = {"made_by": provenance()}
-    runs = read_json(cfg.out)["runs"] if cfg.out.exists() else []
-    plan = [(n, int(cfg.chars * share), k) for n, share, k in
-            [("plain", 1, cfg.points), *(("ours", share, 1) for share in cfg.shares)]]  # fmt: skip
-    for seed, (recipe, chars, points) in ((s, p) for s in cfg.seeds for p in plan):
+    plan = [("plain", cfg.chars, cfg.points), *(("ours", int(cfg.chars * share), 1) for share in cfg.shares)]
+    setting = {"size": cfg.size, "chars": cfg.chars, "windows": cfg.windows, "samples": cfg.samples}
+    known, made = read_json(cfg.out) if cfg.out.exists() else {**setting, "runs": []}, {"made_by": provenance()}
+    if (runs := known["runs"]) and any(known[name] != value for name, value in setting.items()):
+        raise UserError(f"{cfg.out} holds runs of another size or length: give another --out")
+    for seed, (recipe, chars, points) in product(cfg.seeds, plan):
         if (recipe, chars, seed) not in {(r["recipe"], r["chars"], r["seed"]) for r in runs}:
-            points = run(recipe, chars, points, seed, cfg, corpus)
-            runs.append({"recipe": recipe, "chars": chars, "seed": seed, "points": points, **made})
-            console.print(f"{recipe}, {chars:,} characters, seed {seed}: ≤ {points[-1]['nelbo']:.4f}")
-            write_json(cfg.out, {"seed": cfg.seeds[0], "runs": runs, **made})
-    marks = [round(float(m), 2) for m in np.arange(2.8, 1.8, -0.1)]
-    setting = {"windows": cfg.windows, "samples": cfg.samples, "batch": BATCH, "length": L, "seed": cfg.seeds[0]}
-    numbers = {**setting, **compare(runs, cfg.seeds, marks), "runs": runs, **made}
-    write_json(cfg.out, numbers)
-    console.print(table(numbers))
+            found = run(recipe, chars, points, seed, cfg, corpus)
+            runs.append({"recipe": recipe, "chars": chars, "seed": seed, "points": found, **made})
+            console.print(f"{recipe}, {chars:,} characters, seed {seed}: ≤ {found[-1]['nelbo']:.4f}")
+        whole = [s for s in cfg.seeds if sum(r["seed"] == s for r in runs) == len(plan)]
+        numbers = {**setting, "seed": cfg.seeds[0], **(compare(runs, whole) if whole else {}), "runs": runs, **made}
+        write_json(cfg.out, numbers)
+    console.print(table(numbers["marks"]))
 
 
 if __name__ == "__main__":
