@@ -96,12 +96,13 @@ def recipes(numbers: dict) -> str:
         "\n## Which recipe trains best?\n",
         f"A network of {net['n_layer']} layers, {net['n_head']} heads and width {net['d_model']} on Tiny "
         f"Shakespeare. Every run reads {numbers['chars']:,} characters, {numbers['chars'] / 1_003_854:.1f} times the "
-        "text, and brings its learning rate to zero within them: what helps here helps a short training.",
+        "text, and brings its learning rate to zero within them: what helps here helps a short training.\n",
         f"The base is Muon at {base_of(numbers)}. It reaches **≤ {base['nelbo']:.4f}** nats per character on "
         f"{numbers['windows']} held-out windows: an upper bound, with the same windows and masks for every run. Each "
         "row changes one thing. The difference is taken seed by seed; ± is its standard error over "
         f"{seeds} seeds. It is clear where the 95 % interval of Student's t leaves out zero: one row in twenty would "
-        "be, if none had any effect.\n",
+        "be, if none had any effect. Batch ratio is the mean over all hidden characters of a batch: no bound, because "
+        "a text of which much is hidden weighs more; it is scored by the bound all the same.\n",
         "| changed | | against the base, nats | verdict |",
         "|---|---|---:|---|",
     ]
@@ -132,9 +133,9 @@ def quality(numbers: dict) -> str:
     text = [
         "\n## How much text does a quality take?\n",
         f"The network is `{numbers['size']}`. The plain recipe: AdamW at a constant 3e-4, each character hidden with "
-        "probability t, the mean over all that is hidden. Ours: Muon, counts spread evenly over the batch, warm-up and "
-        "cosine, a run of its own for each length; the mean is the same. Network, data, batches and estimator are, "
-        f"too; {numbers['windows']} held-out windows.\n",
+        "probability t, the mean over all that is hidden, 16 windows a step. Ours: Muon, counts spread evenly over the "
+        "batch, the same mean, 4 windows a step, warm-up and cosine, a run of its own for each length. Network, text, "
+        f"and estimator are the same; {numbers['windows']} held-out windows.\n",
         "| nats per character | plain: characters | ours: characters |",
         "|---:|---:|---:|",
         *(f"| ≤ {r['mark']:.1f} | {chars(r['plain'])} | {chars(r['ours'])} |" for r in rows),
@@ -142,9 +143,17 @@ def quality(numbers: dict) -> str:
         f"{factor(times['chars'])} times fewer characters and {factor(times['flops'])} times fewer operations (Muon "
         "takes some of its own); ± is one standard error over seeds. Numbers: "
         f"`results/time_to_quality.json`, made by `{numbers['made_by']['command']}`.",
+        f"\nNot as good: {tried(numbers['runs'])} (one seed).",
         "\n![Nats per character against characters read, plain and ours](figures/time_to_quality.png)",
     ]
     return "\n".join(text)
+
+
+def tried(runs: list[dict]) -> str:
+    """What else has run: a recipe, and where it came."""
+    others = [r for r in runs if r["recipe"] not in ("plain", "ours")]
+    ends = [f"≤ {r['points'][-1]['nelbo']:.3f} after {r['points'][-1]['chars']:,} characters" for r in others]
+    return f"{others[0]['recipe']}, {', '.join(ends)}" if others else "nothing else has run"
 
 
 def chars(found: dict) -> str:

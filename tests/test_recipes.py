@@ -149,11 +149,11 @@ def test_operations_are_six_a_weight_and_character_and_attention(quality):
 
     net = Transformer(TransformerConfig(66, *quality.SIZES["small"]))
     D, N = 128, 4 * 12 * 128**2 + 128 * 33
-    plain = quality.flops(net, 2, False)
+    plain = quality.flops(net, 2, quality.PLAIN)
     assert plain == 2 * 16 * 256 * (6 * N + 12 * 4 * 256 * D)
     shapes = [(D, 3 * D), (D, D), (D, 4 * D), (D, 4 * D)] * 4
     extra = sum(5 * (2 * m * m * n + 2 * m**3 + 2 * m * m * n) for m, n in shapes)  # X X', its square, times X
-    assert quality.flops(net, 2, True) - plain == 2 * extra
+    assert quality.flops(net, 2, quality.replace(quality.OURS, batch_size=16)) - plain == 2 * extra
 
 
 # Whole commands
@@ -186,7 +186,8 @@ def test_time_to_quality_runs_whole(quality, tmp_path):
     quality.main(quality.Config(smoke=True, out=out))
     numbers = json.loads(out.read_text())
     assert [(r["recipe"], r["seed"]) for r in numbers["runs"]] == [
-        (recipe, seed) for seed in (0, 1) for recipe in ("plain", "ours", "ours")
+        *((recipe, seed) for seed in (0, 1) for recipe in ("plain", "ours", "ours")),
+        *[(quality.LARGE, 0)] * 2,
     ]
     assert [p["chars"] for p in numbers["runs"][0]["points"]] == [4 * 1024, 8 * 1024]
     assert {"marks", "times_less", "plain_end", "made_by"} <= numbers.keys()
