@@ -117,8 +117,9 @@ def quality(numbers: dict, folder: Path) -> None:
             colour, marker, line = look
             ax.errorbar(x, y, error, color=colour, marker=marker, ls=line, lw=1.5)
             ax.annotate(recipe, (x[-1], y[-1]), (8, 4), textcoords="offset points", color=colour)
-        ax.axhline(numbers["plain_end"]["value"], color=COLOURS["masked"], lw=1, ls=":", zorder=0)
-        ticks = (125_000, 250_000, 500_000, 1_000_000, 2_000_000)
+        ax.axhline(end := numbers["plain_end"]["value"], color="black", lw=1, ls=":", zorder=0)
+        ax.annotate("where plain ends", (0.01, end), (0, 4), ("axes fraction", "data"), "offset points", fontsize=9)
+        ticks = [numbers["chars"] // n for n in (16, 8, 4, 2, 1)]
         ax.set(**axis, title="How much text a quality takes", xticks=ticks, xticklabels=[f"{n:,}" for n in ticks])
         ax.minorticks_off()
 

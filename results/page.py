@@ -141,7 +141,8 @@ def quality(numbers: dict) -> str:
         *(f"| ≤ {r['mark']:.1f} | {chars(r['plain'])} | {chars(r['ours'])} |" for r in rows),
         f"\nTo where the plain recipe ends (≤ {end['value']:.3f} ± {end['stderr']:.3f}), ours takes "
         f"{factor(times['chars'])} times fewer characters and {factor(times['flops'])} times fewer operations (Muon "
-        "takes some of its own); ± is one standard error over seeds. Numbers: "
+        "takes some of its own); ± is one standard error over seeds. That is early: who knows only how frequent each "
+        f"character is stands at {numbers['unigram']:.3f}, and nothing here says how long the lead lasts. Numbers: "
         f"`results/time_to_quality.json`, made by `{numbers['made_by']['command']}`.",
         f"\nNot as good: {tried(numbers['runs'])} (one seed).",
         "\n![Nats per character against characters read, plain and ours](figures/time_to_quality.png)",

@@ -109,6 +109,12 @@ def reached(curve: list[dict], mark: float, what: str = "chars") -> float | None
     return None
 
 
+def unigram(corpus: Corpus) -> float:
+    """Nats per held-out character of what knows only how frequent each is in the training text (and one more)."""
+    counts = torch.bincount(corpus.train, minlength=len(corpus.tokenizer)).double() + 1
+    return -(counts / counts.sum()).log()[corpus.val].mean().item()
+
+
 def of_seeds(values: list[float | None]) -> dict:
     """Mean and standard error over seeds; nothing where one of them has no value."""
     if None in values:
@@ -154,8 +160,9 @@ def main(cfg: Config) -> None:
         cfg = replace(cfg, size="tiny", chars=8192, shares=(1 / 8, 1 / 2), points=2, windows=2, samples=2, seeds=(0, 1))
     corpus = load_corpus("playlets" if cfg.smoke else "shakespeare", min_length=SIZES[cfg.size][0])
     setting = {"size": cfg.size, "chars": cfg.chars, "windows": cfg.windows, "samples": cfg.samples}
-    known, made = read_json(cfg.out) if cfg.out.exists() else {**setting, "runs": []}, {"made_by": provenance()}
-    if (runs := known["runs"]) and any(known[name] != value for name, value in setting.items()):
+    setting, made = {**setting, "unigram": unigram(corpus)}, {"made_by": provenance()}
+    known = read_json(cfg.out) if cfg.out.exists() else {**setting, "runs": []}
+    if (runs := known["runs"]) and any(known.get(name, value) != value for name, value in setting.items()):
         raise UserError(f"{cfg.out} holds runs of another size or length: give another --out")
     for seed, recipe, chars, points in planned(cfg):
         if (recipe, chars, seed) not in {(r["recipe"], r["chars"], r["seed"]) for r in runs}:

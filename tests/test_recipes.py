@@ -144,6 +144,11 @@ def test_how_many_times_less_is_found_for_each_seed_and_then_averaged(quality):
     assert found["marks"][0]["ours"]["value"] == pytest.approx(200) and found["marks"][1]["ours"] == {}
 
 
+def test_who_knows_only_frequencies_has_one_more_of_each(quality):
+    corpus = SimpleNamespace(train=torch.tensor([0, 0, 1]), val=torch.tensor([0, 1, 2, 2]), tokenizer="abc")
+    assert quality.unigram(corpus) == pytest.approx(-(math.log(3 / 6) + math.log(2 / 6) + 2 * math.log(1 / 6)) / 4)
+
+
 def test_operations_are_six_a_weight_and_character_and_attention(quality):
     from microdlm.transformer import Transformer, TransformerConfig
 
