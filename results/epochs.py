@@ -1,6 +1,6 @@
 """How often can a text be read? Likelihood against epochs for both twins, each regularised as well as we can.
 
-    python results/epochs.py        hours, even on a tenth of the text; stopped, it goes on where it was
+    python results/epochs.py        a GPU, or days, even on a tenth of the text; stopped, it goes on where it was
 
 For every number of epochs, each twin tries its regularisers with the first seed. Which is best, and after which step
 a run was best, one half of the held-out windows decides; the number that counts comes from the other half. The best

@@ -32,6 +32,17 @@ COMMANDS = {  # command: what it writes
     "python results/training_speed.py": "training_speed.json",
     "python results/epochs.py": "epochs.json",
 }
+CORES = """
+## Not yet run: what two cores can do
+
+| run | command |
+|---|---|
+| the rest of the search | `python results/recipes.py` goes on where it was |
+| does what helps a short training help a longer and larger one? | `python results/recipes.py --size small --chars 4096000 --out results/recipes_small.json` |
+| the same of a quality's text | `python results/time_to_quality.py --size small --chars 8192000 --out results/time_to_quality_small.json` |
+| whole training steps against a textbook's; wants a machine that does nothing else | `python results/training_speed.py` |
+| epochs against likelihood on a tenth of the text, as far as 100 | `python results/epochs.py --epochs 10 30 100` |
+"""  # noqa: E501
 QUEUE_HEAD = """
 ## Not yet run: what wants a GPU
 
@@ -107,9 +118,11 @@ def recipes(numbers: dict) -> str:
         "|---|---|---:|---|",
     ]
     for verdict, mine in groups.items():
-        text += [f"| {r['factor']} | {r['variant']} | {signed(r)} | {verdict} |" for r in mine]
-    missing = [r["variant"] for r in rows if r not in whole] + numbers["not_run"]
-    text += [f"\nNot yet run with all seeds: {', '.join(missing) if missing else 'nothing'}."]
+        text += [line(r, verdict) for r in mine]
+    part = [r for r in rows if r not in whole]
+    text += [line(r, f"{len(r['seeds'])} of {seeds} seeds") for r in part if "difference" in r]
+    missing = [r["variant"] for r in part] + numbers["not_run"]
+    text += [f"\nNot yet run with all seeds: {'; '.join(missing) if missing else 'nothing'}.\n"]
     return "\n".join([*text, f"Numbers: `results/recipes.json`, made by `{numbers['made_by']['command']}`."])
 
 
@@ -122,8 +135,8 @@ def base_of(numbers: dict) -> str:
     )
 
 
-def signed(row: dict) -> str:
-    return f"{row['difference']:+.4f} ± {row['stderr']:.4f}"
+def line(r: dict, verdict: str) -> str:
+    return f"| {r['factor']} | {r['variant']} | {r['difference']:+.4f} ± {r['stderr']:.4f} | {verdict} |"
 
 
 def quality(numbers: dict) -> str:
@@ -134,7 +147,7 @@ def quality(numbers: dict) -> str:
         "\n## How much text does a quality take?\n",
         f"The network is `{numbers['size']}`. The plain recipe: AdamW at a constant 3e-4, each character hidden with "
         "probability t, the mean over all that is hidden, 16 windows a step. Ours: Muon, counts spread evenly over the "
-        "batch, the same mean, 4 windows a step, warm-up and cosine, a run of its own for each length. Network, text, "
+        "batch, the same mean, 4 windows a step, warm-up and cosine, a run of its own for each length. Network, text "
         f"and estimator are the same; {numbers['windows']} held-out windows.\n",
         "| nats per character | plain: characters | ours: characters |",
         "|---:|---:|---:|",
@@ -172,7 +185,7 @@ def page() -> str:
     rows = [f"| `{command}` | `{name}` | {state(name)} |" for command, name in COMMANDS.items()]
     measured = [write(n) for name, (part, write) in SECTIONS.items() if part in (n := read(name) or {})]
     queue = [f"| {' | '.join(row)} |" for row in QUEUE]
-    return HEAD + "\n".join([*rows, *measured]) + "\n" + QUEUE_HEAD + "\n".join(queue) + "\n"
+    return HEAD + "\n".join([*rows, *measured]) + "\n" + CORES + QUEUE_HEAD + "\n".join(queue) + "\n"
 
 
 def main(path: Path = PAGE) -> None:

@@ -1,6 +1,6 @@
 """How much text must a model read to reach a given quality? A plain recipe beside ours: one network, one estimator.
 
-    python results/time_to_quality.py       half an hour on one thread; stopped, it goes on where it was
+    python results/time_to_quality.py       a quarter of an hour on one thread; stopped, it goes on where it was
 
 The plain recipe never changes its rate, so every point of its curve counts. Ours brings the rate down to zero, so a
 point of its curve is a run of its own, with a schedule of that length. What is compared is where they are equal.

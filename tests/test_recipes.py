@@ -224,7 +224,8 @@ def test_the_page_says_of_each_recipe_whether_it_helped(page, recipes):
     text = page.recipes(numbers | {"sizes": recipes.SIZES["nano"], "chars": 1_024_000, "windows": 64})
     assert "| better | -0.2000 ± 0.0123 | helped |" in text and "| worse | +0.3000 ± 0.0123 | hurt |" in text
     assert "| noise | -0.4000 ± 0.0123 | no clear difference |" in text
-    assert "≤ 2.3456" in text and "Not yet run with all seeds: one run, never." in text
+    assert "| two | +0.1000 ± 0.0123 | 2 of 3 seeds |" in text and "| one run |" not in text
+    assert "≤ 2.3456" in text and "Not yet run with all seeds: one run; two; never." in text
 
 
 def test_the_page_is_what_the_numbers_say(page):
