@@ -217,6 +217,7 @@ def test_the_page_says_of_each_recipe_whether_it_helped(page, recipes):
         row("worse", 0.3, True),
         row("noise", -0.4, False),
         row("one run", -0.9, True, 1),
+        row("two", 0.1, False, 2),
     ]
     base = {"factor": "base", "variant": "base", "nelbo": 2.3456, "seeds": [0, 1, 2]}
     run = {"variant": "base", "recipe": vars(recipes.Recipe())}
