@@ -7,8 +7,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from microdlm import attention
 from microdlm.likelihood import exact_curve
 from microdlm.runs import ROOT
+from microdlm.transformer import Transformer, TransformerConfig
 
 L = 5
 
@@ -77,8 +79,6 @@ def test_sharper_attention_is_attention_with_another_scale(recipes, network):
     plain = net(x)
     with recipes.sharpened(2.0):
         sharp = net(x)
-    from microdlm import attention
-
     q = torch.randn(1, 2, 16, 8)
     with recipes.sharpened(2.0):
         torch.testing.assert_close(attention.attend(q, q, q, None, False), (2 * q @ q.mT / 8**0.5).softmax(-1) @ q)
@@ -150,8 +150,6 @@ def test_who_knows_only_frequencies_has_one_more_of_each(quality):
 
 
 def test_operations_are_six_a_weight_and_character_and_attention(quality):
-    from microdlm.transformer import Transformer, TransformerConfig
-
     net = Transformer(TransformerConfig(66, *quality.SIZES["small"]))
     D, N = 128, 4 * 12 * 128**2 + 128 * 33
     plain = quality.flops(net, 2, quality.PLAIN)
