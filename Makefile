@@ -23,9 +23,10 @@ test: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest
 
-# The tables in README.md and the figures, from results/*.json
+# The tables in README.md, the page results/README.md and the figures, from results/*.json
 results: .venv/installed
 	$(BIN)/python results/tables.py
+	$(BIN)/python results/page.py
 	$(BIN)/python results/figures.py
 
 # What the page needs beside its own files: the models in eight bits, the runtime from npm. About two minutes.

@@ -1,6 +1,7 @@
 """What a training run is: how it was asked for (`TrainConfig`), and all of it that changes (`State`)."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 import torch
@@ -19,6 +20,7 @@ class TrainConfig:
 
     steps: int
     batch_size: int  # B
+    optimizer: str = "adamw"  # adamw, or muon for the matrices inside the blocks (adamw for the others)
     lr: float = 3e-3  # the peak
     warmup: float = 0.05  # share of the steps in which the learning rate rises from 0
     final_lr: float = 0.0  # share of the peak at which the cosine ends
@@ -43,15 +45,37 @@ def describe(kind: str, net: TransformerConfig, how: TrainConfig, corpus: Corpus
     }
 
 
+def adamw(model: nn.Module, cfg: TrainConfig, fused: bool) -> list[torch.optim.Optimizer]:
+    """All weights alike (1711.05101)."""
+    return [_adamw(model.parameters(), cfg, fused)]
+
+
+def muon(model: nn.Module, cfg: TrainConfig, fused: bool) -> list[torch.optim.Optimizer]:
+    """The matrices inside the blocks move by Muon (2502.16982), each step nearly orthogonal and as long as AdamW's,
+    so one learning rate serves both. Embedding and head, which meet single characters, stay with AdamW."""
+    if not hasattr(torch.optim, "Muon"):
+        raise UserError(f"torch {torch.__version__} has no Muon, 2.9 has: update torch, or train with adamw")
+    outside = [p for name, p in model.named_parameters() if not name.startswith("blocks.")]
+    how = {"lr": cfg.lr, "weight_decay": cfg.weight_decay, "adjust_lr_fn": "match_rms_adamw"}
+    return [torch.optim.Muon(model.blocks.parameters(), **how), _adamw(outside, cfg, fused)]
+
+
+def _adamw(parameters, cfg: TrainConfig, fused: bool) -> torch.optim.AdamW:
+    how = {"lr": cfg.lr, "betas": (0.9, 0.95), "weight_decay": cfg.weight_decay}
+    return torch.optim.AdamW(parameters, fused=fused, **how)
+
+
+OPTIMIZERS = {"adamw": adamw, "muon": muon}
+MOMENTS = {"AdamW": ("step", "exp_avg", "exp_avg_sq"), "Muon": ("momentum_buffer",)}  # what each keeps of a weight
+
+
 class State:
-    """Weights, optimizer, their average, random generators, position, best validation so far."""
+    """Weights, optimizers, their average, random generators, position, best validation so far."""
 
     def __init__(self, model: nn.Module, cfg: TrainConfig, device: str = "cpu"):
         self.model, self.device = model.to(device), device
         fused = device.startswith(("cpu", "cuda"))
-        self.optimizer = torch.optim.AdamW(
-            model.parameters(), lr=cfg.lr, betas=(0.9, 0.95), weight_decay=cfg.weight_decay, fused=fused
-        )
+        self.optimizers = OPTIMIZERS[cfg.optimizer](self.model, cfg, fused)
         self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(cfg.ema)) if cfg.ema else None
         self.rng = torch.Generator().manual_seed(cfg.seed)  # batches and masks
         self.step = 0
@@ -63,14 +87,21 @@ class State:
         """The model to use: the average where there is one."""
         return self.model if self.average is None else self.average.module
 
+    def _optimized(self) -> Iterator[tuple[torch.optim.Optimizer, dict[str, Tensor]]]:
+        """Each optimizer with its weights by name, in its order."""
+        name_of = {p: name for name, p in self.model.named_parameters()}
+        for optimizer in self.optimizers:
+            yield optimizer, {name_of[p]: p for group in optimizer.param_groups for p in group["params"]}
+
     def tensors(self) -> dict[str, Tensor]:
         """The whole state, flat and by name."""
         flat = {f"model.{name}": p for name, p in self.model.named_parameters()}
         if self.average is not None:
             flat |= {f"average.{name}": p for name, p in self.average.module.named_parameters()}
             flat["averaged"] = self.average.n_averaged
-        for name, p in self.model.named_parameters():
-            flat |= {f"optimizer.{key}.{name}": value for key, value in self.optimizer.state[p].items()}
+        for optimizer, weights in self._optimized():
+            for name, p in weights.items():
+                flat |= {f"optimizer.{key}.{name}": value for key, value in optimizer.state[p].items()}
         flat |= {"rng": self.rng.get_state(), "torch_rng": torch.get_rng_state()}
         if self.device.startswith("cuda"):
             flat["cuda_rng"] = torch.cuda.get_rng_state()
@@ -86,12 +117,11 @@ class State:
                 for name, p in self.average.module.named_parameters():
                     p.copy_(flat[f"average.{name}"])
                 self.average.n_averaged.copy_(flat["averaged"])
-            moments = [
-                {key: flat[f"optimizer.{key}.{name}"] for key in ("step", "exp_avg", "exp_avg_sq")}
-                for name, _ in self.model.named_parameters()
-            ]
-            groups = self.optimizer.state_dict()["param_groups"]
-            self.optimizer.load_state_dict({"state": dict(enumerate(moments)), "param_groups": groups})
+            for optimizer, weights in self._optimized():
+                keys = MOMENTS[type(optimizer).__name__]
+                moments = [{key: flat[f"optimizer.{key}.{name}"] for key in keys} for name in weights]
+                groups = optimizer.state_dict()["param_groups"]
+                optimizer.load_state_dict({"state": dict(enumerate(moments)), "param_groups": groups})
             self.rng.set_state(flat["rng"])
             torch.set_rng_state(flat["torch_rng"])
             if self.device.startswith("cuda"):

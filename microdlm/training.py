@@ -78,14 +78,14 @@ def autocast(cfg: TrainConfig, device: str) -> torch.autocast:
 
 
 def update(state: State, cfg: TrainConfig, loss: Callable, x_0: Tensor) -> tuple[float, float, float]:
-    """One step of AdamW. Returns (loss, learning rate, gradient norm); a loss that is no number changes nothing."""
+    """One step. Returns (loss, learning rate, gradient norm); a loss that is no number changes nothing."""
     lr = learning_rate(state.step, cfg)
-    for group in state.optimizer.param_groups:
+    for group in (group for optimizer in state.optimizers for group in optimizer.param_groups):
         group["lr"] = lr
     state.model.train()
     with autocast(cfg, state.device):
         value = loss(state.model, x_0, state.rng)
-    state.optimizer.zero_grad(set_to_none=True)
+    state.model.zero_grad(set_to_none=True)
     value.backward()
     norm = nn.utils.clip_grad_norm_(state.model.parameters(), cfg.grad_clip)
     if not math.isfinite(value.item() + norm.item()):
@@ -93,7 +93,8 @@ def update(state: State, cfg: TrainConfig, loss: Callable, x_0: Tensor) -> tuple
             f"the loss is {value.item()} at step {state.step + 1} (gradient norm {norm.item():.3g}): training "
             "stopped, the last good checkpoint is kept; try a smaller --lr"
         )
-    state.optimizer.step()
+    for optimizer in state.optimizers:
+        optimizer.step()
     if state.average is not None:
         state.average.update_parameters(state.model)
     state.step += 1

@@ -105,8 +105,28 @@ def exact(numbers: dict, folder: Path) -> None:
             ax.legend(title="- - right Riemann sum" if value == "nats_lost" else None, title_fontsize=9)
 
 
+def quality(numbers: dict, folder: Path) -> None:
+    """One curve a recipe, the mean over seeds at each number of characters; ours is a run for each point."""
+    axis = {"xlabel": "characters read", "ylabel": "at most, nats per character", "xscale": "log"}
+    with figure(folder / "time_to_quality.png") as (_, ax):
+        for recipe, look in {"plain": (COLOURS["other"], "^", "-"), "ours": (COLOURS["diffusion"], "o", "--")}.items():
+            points = [p for run in numbers["runs"] if run["recipe"] == recipe for p in run["points"]]
+            x = sorted({p["chars"] for p in points})
+            values = [np.array([p["nelbo"] for p in points if p["chars"] == n]) for n in x]
+            y, error = [v.mean() for v in values], [1.96 * v.std(ddof=1) / len(v) ** 0.5 for v in values]
+            colour, marker, line = look
+            ax.errorbar(x, y, error, color=colour, marker=marker, ls=line, lw=1.5)
+            ax.annotate(recipe, (x[-1], y[-1]), (8, 4), textcoords="offset points", color=colour)
+        ax.axhline(end := numbers["plain_end"]["value"], color="black", lw=1, ls=":", zorder=0)
+        ax.annotate("where plain ends", (0.01, end), (0, 4), ("axes fraction", "data"), "offset points", fontsize=9)
+        ticks = [numbers["chars"] // n for n in (16, 8, 4, 2, 1)]
+        ax.set(**axis, title="How much text a quality takes", xticks=ticks, xticklabels=[f"{n:,}" for n in ticks])
+        ax.minorticks_off()
+
+
 def main() -> None:
-    for name, draw_all in {"sampling_exact": exact, "sampling_frontier": frontier}.items():
+    drawings = {"sampling_exact": exact, "sampling_frontier": frontier, "time_to_quality": quality}
+    for name, draw_all in drawings.items():
         if (path := RESULTS / f"{name}.json").exists():
             draw_all(read_json(path), FIGURES)
 

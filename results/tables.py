@@ -119,17 +119,15 @@ def judged(point: dict) -> str:
 def speed() -> str:
     """Characters a second, ours beside the straightforward loop."""
     numbers = read("sampling_speed")
-    rows = ["| writes | texts at once | the loop, characters/s | ours, float32 | bfloat16 | compiled | at most |"]
-    rows.append("|---|---:|---:|---:|---:|---:|---:|")
     of = {(r["writer"], r["batch"], r["way"]): r for r in numbers["rows"]}
+    heads = ["writes", "texts at once", "the loop, characters/s", "ours, float32", "bfloat16", "compiled", "at most"]
+    rows = [f"| {' | '.join(heads)} |", "|---" + "|---:" * (len(heads) - 1) + "|"]
     for writer, batch in dict.fromkeys(key[:2] for key in of):
         ways = ["ours", "ours, bfloat16", "ours, fastest, compiled"]
         cells = [f"× {of[writer, batch, w]['ratio']:.1f}" if (writer, batch, w) in of else "" for w in ways]
-        ceiling = of[writer, batch, "loop"].get("most")
-        cells.append(f"× {ceiling:.1f}" if ceiling else "")
-        rows.append(
-            f"| {writer} | {batch} | {of[writer, batch, 'loop']['chars_per_second']:,.0f} | {' | '.join(cells)} |"
-        )
+        loop = of[writer, batch, "loop"]
+        cells.append(f"× {loop['most']:.1f}" if "most" in loop else "")
+        rows.append(f"| {writer} | {batch} | {loop['chars_per_second']:,.0f} | {' | '.join(cells)} |")
     made = numbers["made_by"]
     rows += [
         "",

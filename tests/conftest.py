@@ -144,6 +144,18 @@ def corpus(play) -> Corpus:
 
 
 @pytest.fixture(scope="session")
+def command(script):
+    """command("recipes") -> that command of results/ as a module, with little text to read."""
+
+    def load(name: str):
+        module = script(f"results/{name}")
+        module.load_corpus = partial(load_corpus, n_chars=30_000)
+        return module
+
+    return load
+
+
+@pytest.fixture(scope="session")
 def shakespeare() -> str:
     """The name of that corpus, for tests that need its text; they are skipped where it would have to be downloaded."""
     places = [Path(os.environ["MICRODLM_DATA"])] if "MICRODLM_DATA" in os.environ else []

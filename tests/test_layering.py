@@ -26,7 +26,7 @@ LONGER = {
 }  # modules over 200 lines: name -> (lines allowed, the reason)
 # Lines in all. 2,400 was planned without tokenizers, comparison, nine ways to write, lessons, the race (650)
 # and the site's models (250).
-CORE = 4750
+CORE = 4790
 SCRIPTS = [*ROOT.glob("*.py"), *ROOT.glob("results/*.py"), *ROOT.glob("weights/*.py"), *ROOT.glob("steps/*.py")]
 
 

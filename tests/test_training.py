@@ -17,7 +17,7 @@ from microdlm import masking, objectives, training
 from microdlm.errors import UserError
 from microdlm.likelihood import Estimate, estimate_nelbo
 from microdlm.runs import Run
-from microdlm.state import State, TrainConfig
+from microdlm.state import MOMENTS, State, TrainConfig
 from microdlm.training import due, learning_rate, train, update
 from microdlm.transformer import Transformer, TransformerConfig
 
@@ -100,7 +100,7 @@ def test_the_learning_rate_climbs_a_line_and_descends_half_a_cosine():
 def test_the_rate_that_is_recorded_is_the_rate_that_is_used(tmp_path):
     a = begin(tmp_path / "run")
     for record in train(**a):
-        assert a["state"].optimizer.param_groups[0]["lr"] == record.lr == learning_rate(record.step - 1, a["cfg"])
+        assert a["state"].optimizers[0].param_groups[0]["lr"] == record.lr == learning_rate(record.step - 1, a["cfg"])
 
 
 def test_a_long_gradient_is_shortened_and_a_short_one_left_alone(tmp_path):
@@ -121,6 +121,27 @@ def test_the_average_is_the_closed_form(tmp_path):
     for p, w1, w2, w3 in zip(a["state"].weights.parameters(), *seen, strict=True):
         torch.testing.assert_close(p.detach(), 0.81 * w1 + 0.09 * w2 + 0.1 * w3)  # the first step is taken over whole
     assert any((w1 - w3).abs().max() > 1e-3 for w1, _, w3 in zip(*seen, strict=True))
+
+
+def test_muon_turns_the_matrices_inside_the_blocks_and_leaves_the_others_to_adamw(tmp_path):
+    """No direction of a matrix moves much farther than any other: by what makes a root mean square of 0.2 lr."""
+    how = {"optimizer": "muon", "weight_decay": 0.0, "warmup": 0.0, "final_lr": 1.0, "grad_clip": 1e9}
+    a = begin(tmp_path / "run", **how)
+    for _ in range(5):
+        old = {name: p.detach().clone() for name, p in a["state"].model.named_parameters()}
+        update(a["state"], a["cfg"], loss, batch(64, 12, a["state"].rng))
+    for name, p in a["state"].model.named_parameters():
+        kept = {key for key in a["state"].tensors() if key.startswith("optimizer.") and key.endswith(f".{name}")}
+        inside, turn = name.startswith("blocks."), torch.linalg.svdvals(p.detach() - old[name]) / a["cfg"].lr
+        assert kept == {f"optimizer.{key}.{name}" for key in MOMENTS["Muon" if inside else "AdamW"]}
+        assert not inside or 0.6 < turn.max() / (0.2 * math.sqrt(max(p.shape))) < 1.25, name
+
+
+def test_a_torch_without_muon_says_so_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.delattr(torch.optim, "Muon")
+    with pytest.raises(UserError, match="no Muon") as refused:
+        begin(tmp_path / "run", optimizer="muon")
+    assert "\n" not in str(refused.value)
 
 
 def test_validation_and_the_kept_weights_are_the_average(tmp_path):
@@ -260,7 +281,7 @@ def resumed_equals_never_stopped(folder, never, **how):
     assert remains(folder) == remains(never)
 
 
-@pytest.mark.parametrize("how", [{}, {"ema": 0.9, "seed": 3}], ids=["plain", "average"])
+@pytest.mark.parametrize("how", [{}, {"ema": 0.9, "seed": 3}, {"optimizer": "muon"}], ids=["plain", "average", "muon"])
 @pytest.mark.parametrize("last", [3, 10, 13, 19], ids=["before the first checkpoint", "at it", "after it", "late"])
 def test_a_run_that_just_vanished_goes_on_bit_for_bit(tmp_path, how, last):
     how = {"net": replace(NET, dropout=0.2), **how}

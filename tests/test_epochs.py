@@ -1,0 +1,151 @@
+"""Epochs against likelihood, and how fast we train: what chooses never counts, and each command once, small."""
+
+import json
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from microdlm.likelihood import Estimate, left_to_right_nll
+from microdlm.objectives import next_token_nll
+from microdlm.transformer import Transformer, TransformerConfig
+
+
+@pytest.fixture(scope="module")
+def epochs(command):
+    return command("epochs")
+
+
+@pytest.fixture(scope="module")
+def speed(command):
+    return command("training_speed")
+
+
+def value(nats: float) -> Estimate:
+    return Estimate(nats, 0.1, torch.zeros(1))
+
+
+def test_the_best_moment_is_chosen_by_one_half_and_scored_by_the_other(epochs):
+    best = epochs.Best()
+    for step, chooses, counts in ((1, 3.0, 2.0), (2, 2.0, 2.5), (3, 2.5, 1.0)):
+        best.see(step, value(chooses), value(counts))
+    assert (best.step, best.chosen_by, best.score.mean) == (2, 2.0, 2.5)  # not 1.0, which nothing chose
+    assert best.curve == [(1, 3.0, 2.0), (2, 2.0, 2.5), (3, 2.5, 1.0)]
+
+
+def some(epochs, kind: str, name: str, seed: int, chooses: float, counts: float) -> dict:
+    run = {"kind": kind, "epochs": 10, "regulariser": name, "seed": seed, "chosen_by": chooses, "stderr": 0.25}
+    return run | {"nats_per_char": counts}
+
+
+def test_the_regulariser_is_chosen_by_the_half_that_chooses_once_all_were_tried(epochs):
+    names = list(epochs.TRIED["gpt"])
+    runs = [some(epochs, "gpt", name, 0, 2.0 + i, 3.0 - i) for i, name in enumerate(names)]
+    assert epochs.chosen(runs, "gpt", 10, 0) == names[0]  # whose score is the worst
+    assert epochs.chosen(runs[1:], "gpt", 10, 0) is None
+    assert epochs.chosen(runs, "diffusion", 10, 0) is None
+
+
+def test_the_error_is_over_seeds_where_there_are_some(epochs):
+    cfg = epochs.Config(epochs=(10,))
+    runs = [some(epochs, "gpt", name, 0, 2.0 + i, 1.0) for i, name in enumerate(epochs.TRIED["gpt"])]
+    (row,) = epochs.summary(runs, cfg)
+    assert (row["stderr"], row["stderr_over"], row["runs"]) == (0.25, "windows", 1)
+    runs += [some(epochs, "gpt", "none", seed, 9.0, 1.0 + seed) for seed in (1, 2)]
+    (row,) = epochs.summary(runs, cfg)
+    assert row["nats_per_char"] == pytest.approx(2.0) and row["stderr"] == pytest.approx(1 / math.sqrt(3))
+    assert (row["stderr_over"], row["runs"]) == ("seeds", 3)
+
+
+def test_a_gpt_with_mask_in_its_vocabulary_is_still_scored_exactly(epochs, network):
+    """Its probabilities of the other ids add up to one: those of a GPT that never heard of MASK."""
+    net, x_0 = network(causal=True), torch.randint(4, (3, 16), generator=torch.Generator().manual_seed(1))
+    found = epochs.score(net, "gpt", x_0, 1).per_sequence
+    bare = Transformer(TransformerConfig(4, 16, 2, 2, 16, causal=True))
+    weights = {name: p[:4] if p.size(0) == 5 else p for name, p in net.state_dict().items()}
+    bare.load_state_dict(weights)
+    torch.testing.assert_close(found, left_to_right_nll(bare, x_0), rtol=1e-5, atol=1e-5)
+
+
+def test_masked_inputs_hide_as_much_as_they_say_and_no_answer(epochs):
+    seen = []
+
+    def model(x):
+        seen.append(x)
+        return torch.zeros(*x.shape, 8)
+
+    model.cfg, x_0, rng = SimpleNamespace(vocab_size=8), torch.randint(7, (400, 32)), torch.Generator().manual_seed(0)
+    loss = epochs.loss_of("gpt", epochs.Regulariser(masked_inputs=0.3))(model, x_0, rng)
+    assert (seen[0] == 7).double().mean().item() == pytest.approx(0.15, abs=0.01)  # a share between 0 and 0.3
+    assert (seen[0] == 7).double().mean(1).max() < 0.3 + 4 * math.sqrt(0.3 * 0.7 / 32)
+    assert ((seen[0] == x_0) | (seen[0] == 7)).all()
+    assert loss.item() == pytest.approx(math.log(7))  # uniform over the ids that are not MASK, whatever is hidden
+    epochs.loss_of("gpt", epochs.Regulariser())(model, x_0, rng)
+    assert torch.equal(seen[1], x_0)
+
+
+def test_epochs_runs_whole_and_goes_on_where_it_was(epochs, tmp_path):
+    out = tmp_path / "epochs.json"
+    epochs.main(epochs.Config(smoke=True, out=out))
+    numbers = json.loads(out.read_text())
+    assert {(r["kind"], r["epochs"]): r["runs"] for r in numbers["summary"]} == {
+        (kind, n): 2 for kind in ("diffusion", "gpt") for n in (1, 2)
+    }
+    assert len(numbers["runs"]) == 2 * sum(len(tried) + 1 for tried in epochs.TRIED.values())
+    out.write_text(json.dumps(numbers | {"runs": numbers["runs"][:-1]}))
+    epochs.main(epochs.Config(smoke=True, out=out))
+    again = json.loads(out.read_text())["runs"]
+    changing = {"seconds": 0, "made_by": 0}
+    assert [r | changing for r in again] == [r | changing for r in numbers["runs"]]
+
+
+# How fast we train
+
+
+def test_what_a_character_needs_is_counted_by_torch_too(speed):
+    """Products with weights: torch's own counter sees as many in a step. Attention, of which it does not see all, adds
+    two products of L by D in each layer, over half of the pairs in a GPT; three passes' worth."""
+    L, *_, sizes = speed.SHAPES["nano"]
+    net, x_0 = Transformer(TransformerConfig(speed.V, L, **sizes, causal=True)), torch.randint(65, (2, L))
+    with FlopCounterMode(display=False) as counter:
+        next_token_nll(net(x_0), x_0).mean().backward()
+    products = sum(n for op, n in counter.get_flop_counts()["Global"].items() if "mm" in str(op)) / x_0.numel()
+    attention = 3 * sizes["n_layer"] * 2 * (2 * L * sizes["d_model"]) / 2
+    assert speed.needed("gpt", "nano") == pytest.approx(products + attention)
+    head = 3 * 2 * sizes["d_model"] * speed.V
+    assert speed.needed("diffusion", "nano") == pytest.approx(products - head / 2 + 2 * attention)
+
+
+def test_the_textbook_sees_what_its_kind_may_see(speed):
+    L, *_, sizes = speed.SHAPES["nano"]
+    for causal in (True, False):
+        torch.manual_seed(0)
+        net = speed.Textbook(L, **sizes, causal=causal).eval()
+        x = torch.randint(65, (1, L), generator=torch.Generator().manual_seed(1))
+        y = x.clone()
+        y[0, -1] = (y[0, -1] + 1) % 65
+        moved = (net(x) - net(y)).abs().amax(-1)[0] > 1e-6
+        assert moved[-1] and bool(moved[0]) != causal
+
+
+def test_both_are_of_one_size(speed):
+    """Within 4 %: the textbook has biases, gains and positions besides."""
+    L, *_, sizes = speed.SHAPES["full"]
+    ours = Transformer(TransformerConfig(speed.V, L, **sizes)).num_parameters()
+    theirs = sum(p.numel() for p in speed.Textbook(L, **sizes, causal=False).parameters())
+    assert ours < theirs < 1.04 * ours
+
+
+def test_training_speed_runs_whole(speed, tmp_path):
+    out = tmp_path / "speed.json"
+    speed.main(speed.Config(smoke=True, out=out))
+    rows = json.loads(out.read_text())["rows"]
+    assert {(r["kind"], r["way"]) for r in rows} == {(k, w) for k in ("diffusion", "gpt") for w in ("textbook", "ours")}
+    for textbook, ours in zip(rows[::2], rows[1::2], strict=True):  # the same work and the same peak, whoever does it
+        assert textbook["share_of_peak"] > 0
+        faster = ours["chars_per_second"] / textbook["chars_per_second"]
+        assert ours["share_of_peak"] / textbook["share_of_peak"] == pytest.approx(faster)
+    assert all(r["ratio"] == r["lowest"] == r["highest"] == 1.0 for r in rows if r["way"] == "textbook")
+    assert all(r["lowest"] <= r["ratio"] <= r["highest"] for r in rows)

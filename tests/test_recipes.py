@@ -1,0 +1,242 @@
+"""The search for recipes: its objectives against the exact bound, its arithmetic by hand, each command once, small."""
+
+import json
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from microdlm import attention
+from microdlm.likelihood import exact_curve
+from microdlm.runs import ROOT
+from microdlm.transformer import Transformer, TransformerConfig
+
+L = 5
+
+
+@pytest.fixture(scope="module")
+def recipes(command):
+    return command("recipes")
+
+
+@pytest.fixture(scope="module")
+def quality(command):
+    return command("time_to_quality")
+
+
+def with_size(denoiser):
+    """An exact denoiser that says what the objectives ask a network: how many ids there are."""
+    denoiser.cfg = SimpleNamespace(vocab_size=denoiser.mask_id + 1)
+    return denoiser
+
+
+def average(objective, chain) -> tuple[float, float]:
+    """Mean and standard error of an objective over many batches of the chain's own texts."""
+    rng = torch.Generator().manual_seed(3)
+    values = torch.stack([objective(with_size(chain), chain.sample(64, L, rng), rng) for _ in range(150)])
+    return values.mean().item(), values.std().item() / math.sqrt(len(values))
+
+
+# Objectives
+
+
+def test_each_objective_is_the_mean_of_the_exact_curve_that_it_should_be(recipes, chain):
+    """c_k: the cost of a hidden character when k are hidden. The bound is the mean of c_1 .. c_L."""
+    c = exact_curve(chain, L).tolist()
+    bound = sum(c) / L
+    expected = dict.fromkeys(("count, stratified", "count", "few", "many", "in time"), bound)
+    expected["complementary"] = bound - c[-1] / (2 * L)  # nothing hidden instead of everything, half of the time
+    expected["middle"] = 0.1 * (c[0] + c[4]) + 0.2 * sum(c[1:4])  # shares from 10 to 90 %
+    for name, value in expected.items():
+        mean, error = average(recipes.OBJECTIVES[name], chain)
+        assert mean == pytest.approx(value, abs=4 * error), name
+    mean, error = average(recipes.batch_ratio, chain)
+    assert mean > bound + 8 * error  # many hidden, hard to name: counted too often
+    assert max(c) > min(c) + 0.3  # or all of the above would be the same number
+
+
+def test_both_recipes_of_the_other_command_take_the_mean_over_what_is_hidden(quality):
+    """A model that finds each position as hard as it is far: the mean over all hidden positions, whoever hid them."""
+    for objective in (quality.in_time, quality.in_counts):
+        seen = []
+
+        def model(x, seen=seen):
+            seen.append(x == 4)
+            logits = torch.zeros(*x.shape, 5)
+            logits[..., 0] = -torch.arange(x.size(1)) / 3.0  # x_0 is all 0
+            return logits
+
+        model.cfg, x_0 = SimpleNamespace(vocab_size=5), torch.zeros(16, 20, dtype=torch.long)
+        value = objective(model, x_0, torch.Generator().manual_seed(1)).item()
+        nll = (3 + (-torch.arange(20) / 3.0).exp()).log() + torch.arange(20) / 3.0  # over the ids that are not MASK
+        assert value == pytest.approx(nll.expand(16, 20)[seen[0]].mean().item(), rel=1e-5)
+        assert 0.3 < seen[0].float().mean() < 0.7 and seen[0].sum(1).unique().numel() > 8
+
+
+def test_sharper_attention_is_attention_with_another_scale(recipes, network):
+    net, x = network(), torch.arange(16)[None] % 4
+    plain = net(x)
+    with recipes.sharpened(2.0):
+        sharp = net(x)
+    q = torch.randn(1, 2, 16, 8)
+    with recipes.sharpened(2.0):
+        torch.testing.assert_close(attention.attend(q, q, q, None, False), (2 * q @ q.mT / 8**0.5).softmax(-1) @ q)
+    assert not torch.allclose(plain, sharp) and torch.equal(net(x), plain)  # and afterwards it is as before
+
+
+# Arithmetic
+
+
+def some(variant: str, *values: float) -> list[dict]:
+    return [{"variant": variant, "seed": s, "nelbo": v} for s, v in enumerate(values)]
+
+
+def test_a_difference_is_taken_seed_by_seed(recipes):
+    """The seeds differ by far more than the recipes; the differences are -0.1, -0.2 and -0.3."""
+    base, mine = some("base", 1.0, 2.0, 3.0), some("batch 8", 0.9, 1.8, 2.7)
+    found = recipes.paired(mine[::-1], base)
+    assert found["difference"] == pytest.approx(-0.2)
+    assert found["stderr"] == pytest.approx(0.1 / math.sqrt(3))
+    assert not found["clear"]  # 3.46 standard errors, and with three seeds it takes 4.30
+    assert recipes.paired(some("batch 8", 0.9, 1.89, 2.9), base)["clear"]
+    assert recipes.paired(mine[:2], base)["difference"] == pytest.approx(-0.15)  # over the seeds that both have
+    assert recipes.paired(mine[:1], base) == {}  # one seed has no error
+
+
+def test_the_critical_values_are_students(recipes):
+    stats = pytest.importorskip("scipy.stats")
+    for n, value in recipes.T_95.items():
+        assert value == pytest.approx(stats.t.ppf(0.975, n - 1), abs=0.01)
+
+
+def test_a_row_for_every_variant_that_ran_in_the_order_of_the_plan(recipes):
+    rows = recipes.summary(some("batch 8", 0.9, 1.9) + some("base", 1.0, 2.1))
+    assert [(r["variant"], r["nelbo"], "difference" in r) for r in rows] == [
+        ("base", pytest.approx(1.55), False),
+        ("batch 8", pytest.approx(1.4), True),
+    ]
+
+
+def curve(*points: tuple[float, float]) -> list[dict]:
+    return [{"chars": x, "flops": 10 * x, "nelbo": y} for x, y in points]
+
+
+def test_a_mark_is_reached_on_a_line_in_the_logarithm(quality):
+    falling = curve((100, 3.0), (400, 2.0), (1600, 1.9))
+    assert quality.reached(falling[::-1], 2.5) == pytest.approx(200)
+    assert quality.reached(falling, 2.5, "flops") == pytest.approx(2000)
+    assert quality.reached(falling, 2.0) == pytest.approx(400)
+    assert quality.reached(falling, 1.8) is None and quality.reached(falling, 3.1) is None
+
+
+def test_how_many_times_less_is_found_for_each_seed_and_then_averaged(quality):
+    runs = [
+        {"recipe": "plain", "seed": 0, "points": curve((400, 3.0), (1600, 2.5))},
+        {"recipe": "plain", "seed": 1, "points": curve((400, 3.0), (1600, 2.0))},
+        *({"recipe": "ours", "seed": s, "points": curve((100, 3.0))} for s in (0, 1)),
+        *({"recipe": "ours", "seed": s, "points": curve((400, 2.0))} for s in (0, 1)),
+    ]
+    found = quality.compare(runs, (0, 1), [2.5, 1.5])
+    assert found["plain_end"]["value"] == pytest.approx(2.25)
+    assert found["times_less"]["chars"]["value"] == pytest.approx((1600 / 200 + 1600 / 400) / 2)
+    assert found["times_less"]["chars"]["stderr"] == pytest.approx(2.0)
+    assert found["marks"][0]["ours"]["value"] == pytest.approx(200) and found["marks"][1]["ours"] == {}
+
+
+def test_who_knows_only_frequencies_has_one_more_of_each(quality):
+    corpus = SimpleNamespace(train=torch.tensor([0, 0, 1]), val=torch.tensor([0, 1, 2, 2]), tokenizer="abc")
+    assert quality.unigram(corpus) == pytest.approx(-(math.log(3 / 6) + math.log(2 / 6) + 2 * math.log(1 / 6)) / 4)
+
+
+def test_operations_are_six_a_weight_and_character_and_attention(quality):
+    net = Transformer(TransformerConfig(66, *quality.SIZES["small"]))
+    D, N = 128, 4 * 12 * 128**2 + 128 * 33
+    plain = quality.flops(net, 2, quality.PLAIN)
+    assert plain == 2 * 16 * 256 * (6 * N + 12 * 4 * 256 * D)
+    shapes = [(D, 3 * D), (D, D), (D, 4 * D), (D, 4 * D)] * 4
+    extra = sum(5 * (2 * m * m * n + 2 * m**3 + 2 * m * m * n) for m, n in shapes)  # X X', its square, times X
+    assert quality.flops(net, 2, quality.replace(quality.OURS, batch_size=16)) - plain == 2 * extra
+
+
+# Whole commands
+
+
+def test_the_search_runs_whole_and_goes_on_where_it_was(recipes, tmp_path):
+    out = tmp_path / "recipes.json"
+    recipes.main(recipes.Config(smoke=True, out=out))
+    numbers = json.loads(out.read_text())
+    assert {r["variant"] for r in numbers["runs"]} == set(recipes.VARIANTS)
+    assert all(0 < r["nelbo"] < 5 and r["steps"] >= 1 for r in numbers["runs"])
+    kept = [r for r in numbers["runs"] if (r["variant"], r["seed"]) != ("batch 8", 1)]
+    out.write_text(json.dumps(numbers | {"runs": kept}))
+    recipes.main(recipes.Config(smoke=True, out=out))
+    again = json.loads(out.read_text())["runs"]
+    assert again[:-1] == kept  # only what was missing has run, and gives the very number it gave
+    assert [r["nelbo"] for r in numbers["runs"] if r not in kept] == [again[-1]["nelbo"]]
+
+
+def test_every_variant_is_another_training_than_the_base(recipes, tmp_path):
+    """An option that is not passed on would give the base's number again, bit for bit."""
+    numbers = json.loads((ROOT / "results" / "recipes.json").read_text(encoding="utf-8"))["runs"]
+    for seed in {r["seed"] for r in numbers}:
+        values = [r["nelbo"] for r in numbers if r["seed"] == seed]
+        assert len(set(values)) == len(values)
+
+
+def test_time_to_quality_runs_whole(quality, tmp_path):
+    out = tmp_path / "time.json"
+    quality.main(quality.Config(smoke=True, out=out))
+    numbers = json.loads(out.read_text())
+    assert [(r["recipe"], r["seed"]) for r in numbers["runs"]] == [
+        *((recipe, seed) for seed in (0, 1) for recipe in ("plain", "ours", "ours")),
+        *[(quality.LARGE, 0)] * 2,
+    ]
+    assert [p["chars"] for p in numbers["runs"][0]["points"]] == [4 * 1024, 8 * 1024]
+    assert {"marks", "times_less", "plain_end", "made_by"} <= numbers.keys()
+
+
+# The page
+
+
+@pytest.fixture(scope="module")
+def page(command):
+    return command("page")
+
+
+def row(variant: str, difference: float, clear: bool, seeds: int = 3) -> dict:
+    found = {"difference": difference, "stderr": 0.0123, "clear": clear} if seeds > 1 else {}
+    return {"factor": "a factor", "variant": variant, "nelbo": 2.0, "seeds": list(range(seeds)), **found}
+
+
+def test_the_page_says_of_each_recipe_whether_it_helped(page, recipes):
+    rows = [
+        row("better", -0.2, True),
+        row("worse", 0.3, True),
+        row("noise", -0.4, False),
+        row("one run", -0.9, True, 1),
+        row("two", 0.1, False, 2),
+    ]
+    base = {"factor": "base", "variant": "base", "nelbo": 2.3456, "seeds": [0, 1, 2]}
+    run = {"variant": "base", "recipe": vars(recipes.Recipe())}
+    numbers = {"summary": [base, *rows], "runs": [run], "not_run": ["never"], "made_by": {"command": "python x"}}
+    text = page.recipes(numbers | {"sizes": recipes.SIZES["nano"], "chars": 1_024_000, "windows": 64})
+    assert "| better | -0.2000 ± 0.0123 | helped |" in text and "| worse | +0.3000 ± 0.0123 | hurt |" in text
+    assert "| noise | -0.4000 ± 0.0123 | no clear difference |" in text
+    assert "| two | +0.1000 ± 0.0123 | 2 of 3 seeds |" in text and "| one run |" not in text
+    assert "≤ 2.3456" in text and "Not yet run with all seeds: one run; two; never." in text
+
+
+def test_the_page_is_what_the_numbers_say(page):
+    assert page.PAGE.read_text(encoding="utf-8") == page.page()
+
+
+def test_a_command_without_its_numbers_is_listed_as_not_yet_run(page, monkeypatch, tmp_path):
+    monkeypatch.setattr(page, "ROOT", tmp_path)
+    assert page.page().count("not yet run |") == len(page.COMMANDS)
+    monkeypatch.undo()
+    named = {word for command in page.COMMANDS for word in command.split() if word.endswith(".py")}
+    assert all((ROOT / name).exists() for name in named)
+    commands = {f"results/{path.name}" for path in (ROOT / "results").glob("*.py")}
+    here = {name for name in named if name.startswith("results/")}
+    assert here == commands - {"results/tables.py", "results/figures.py", "results/page.py"}
