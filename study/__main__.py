@@ -1,0 +1,87 @@
+"""The schedule study: 6 proposals x 2 maskings, with seeds, at any size. Run it from the project's folder.
+
+python -m study plan --preset nano         what would be run, and what is done
+python -m study run --preset nano          run it, here, one after the other; again: go on where it stopped
+python -m study analyse --preset nano      judge it as study/PLAN.md says, into results/
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Union
+
+import tyro
+from rich.table import Table
+
+from microdlm import cli
+from microdlm.runs import Run
+from microdlm.terminal import console
+from microdlm.training import pick_device
+from study.grid import PRESETS, Job, jobs
+
+
+@dataclass(frozen=True)
+class Options:
+    preset: str = "nano"  # nano, shakespeare-10m or fineweb-124m
+    grid: str = "exact"  # exact: the grid of 12; published: the 12 as the published study trained them
+    seeds: tuple[int, ...] = ()  # which of the preset's; none: all
+    out: Path = Path("runs/study")  # folder of the runs
+
+
+@dataclass(frozen=True)
+class Plan(Options):
+    """What would be run, and how far it is."""
+
+    def run(self) -> None:
+        table = Table("run", "steps", "score")
+        for job in jobs(self.preset, self.grid, self.seeds):
+            table.add_row(job.folder(self.out).name, *progress(job, self.out))
+        console.print(table)
+
+
+@dataclass(frozen=True)
+class Work(Options):
+    """Run what is not done, one after the other. Ctrl-C saves; the same command goes on."""
+
+    device: str = "auto"  # auto (a GPU of CUDA if there is one), cpu, cuda
+    only: int | None = None  # just this one of the runs, counted from 0
+
+    def run(self) -> None:
+        from study.runner import work
+
+        todo, device = jobs(self.preset, self.grid, self.seeds), pick_device(self.device)
+        for job in todo if self.only is None else todo[self.only : self.only + 1]:
+            folder = job.folder(self.out)
+            if (folder / "done.json").exists():
+                continue
+            with console.status(folder.name) as status:
+                for record in work(job, self.out, device):
+                    status.update(f"{folder.name}  {record.step} of {job.how.steps}  loss {record.loss:.3f}")
+            console.print(folder.name, *progress(job, self.out))
+
+
+def progress(job: Job, out: Path) -> tuple[str, str]:
+    """Steps done of those asked for, and the score."""
+    run = Run(job.folder(out))
+    done = run.folder / "done.json"
+    if done.exists():
+        from microdlm.runs import read_json
+
+        found = read_json(done)
+        result = found.get("failed") or f"≤ {found['nelbo']:.4f} ± {found['stderr']:.4f}"
+        return f"{found['steps']:,} of {job.how.steps:,}", result
+    records = run.metrics()
+    return f"{records[-1]['step'] if records else 0:,} of {PRESETS[job.preset].how.steps:,}", ""
+
+
+COMMANDS = Union[  # noqa: UP007
+    Annotated[Plan, tyro.conf.subcommand("plan")],
+    Annotated[Work, tyro.conf.subcommand("run")],
+]
+
+
+def main(command) -> None:
+    command.run()
+
+
+if __name__ == "__main__":
+    cli.run(main, COMMANDS, __doc__)
