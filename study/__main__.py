@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Annotated, Union
 
 import tyro
+from rich.markdown import Markdown
 from rich.table import Table
 
 from microdlm import cli
-from microdlm.runs import Run
+from microdlm.runs import ROOT, Run, read_json
 from microdlm.terminal import console
 from microdlm.training import pick_device
 from study.grid import PRESETS, Job, jobs
@@ -59,13 +60,25 @@ class Work(Options):
             console.print(folder.name, *progress(job, self.out))
 
 
+@dataclass(frozen=True)
+class Analyse(Options):
+    """Judge the finished runs: JSON, a page with its table, two figures."""
+
+    results: Path = ROOT / "results"  # folder for them
+
+    def run(self) -> None:
+        from study.analyse import analysis
+        from study.report import write
+
+        page = write(analysis(self.preset, self.grid, self.seeds, self.out), self.results)
+        console.print(Markdown(page.read_text(encoding="utf-8")))
+
+
 def progress(job: Job, out: Path) -> tuple[str, str]:
     """Steps done of those asked for, and the score."""
     run = Run(job.folder(out))
     done = run.folder / "done.json"
     if done.exists():
-        from microdlm.runs import read_json
-
         found = read_json(done)
         result = found.get("failed") or f"≤ {found['nelbo']:.4f} ± {found['stderr']:.4f}"
         return f"{found['steps']:,} of {job.how.steps:,}", result
@@ -76,6 +89,7 @@ def progress(job: Job, out: Path) -> tuple[str, str]:
 COMMANDS = Union[  # noqa: UP007
     Annotated[Plan, tyro.conf.subcommand("plan")],
     Annotated[Work, tyro.conf.subcommand("run")],
+    Annotated[Analyse, tyro.conf.subcommand("analyse")],
 ]
 
 
