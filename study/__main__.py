@@ -74,6 +74,25 @@ class Analyse(Options):
         console.print(Markdown(page.read_text(encoding="utf-8")))
 
 
+@dataclass(frozen=True)
+class Prepare:
+    """Turn text into shards of token ids. Stopped, it goes on where it was."""
+
+    source: str = "fineweb-edu"  # streamed from the Hub; or the path of a .txt, .jsonl or .parquet file
+    out: Path = ROOT / "data" / "fineweb-edu"  # folder of the shards
+    tokens: int = 1_100_000_000  # how many, held-out ones included; whole shards
+    shard_tokens: int = 100_000_000  # in a shard; the first shard is held out
+    processes: int = 1  # that tokenise
+
+    def run(self) -> None:
+        from study.prepare import prepare
+
+        with console.status("reading") as status:
+            for have in prepare(self.source, self.out, self.tokens, self.shard_tokens, self.processes):
+                status.update(f"{have:,} tokens")
+                console.print(f"{self.out}: {have:,} tokens")
+
+
 def progress(job: Job, out: Path) -> tuple[str, str]:
     """Steps done of those asked for, and the score."""
     run = Run(job.folder(out))
@@ -89,6 +108,7 @@ def progress(job: Job, out: Path) -> tuple[str, str]:
 COMMANDS = Union[  # noqa: UP007
     Annotated[Plan, tyro.conf.subcommand("plan")],
     Annotated[Work, tyro.conf.subcommand("run")],
+    Annotated[Prepare, tyro.conf.subcommand("prepare")],
     Annotated[Analyse, tyro.conf.subcommand("analyse")],
 ]
 

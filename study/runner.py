@@ -10,28 +10,32 @@ from microdlm.corpus import Corpus, load_corpus
 from microdlm.errors import UserError
 from microdlm.likelihood import Estimate, cross_entropy_curve, estimate_nelbo
 from microdlm.masking import mask_tokens, stratified
-from microdlm.runs import Run
+from microdlm.runs import ROOT, Run
 from microdlm.state import State, describe
 from microdlm.training import Stopped, train
 from microdlm.transformer import Transformer, TransformerConfig
 from steps.step7_schedule_study import EXPONENTS, LOSSES, MASKINGS, bound, exam, rates_by_type
 from study.grid import PRESETS, Job
+from study.shards import Shards, rates_by_pairs
 
 masks = partial(torch.Generator().manual_seed, 7)  # the same for every run: common random numbers
 
 
 @cache
-def text(preset: str) -> tuple[Corpus, torch.Tensor]:
-    """The corpus of a preset and c (V,), how readily each of its types is masked."""
+def text(preset: str) -> tuple[Corpus, Shards | None, torch.Tensor]:
+    """The corpus of a preset, its shards if it is large, and c (V,), how readily each of its types is masked."""
     size = PRESETS[preset]
+    if (folder := ROOT / size.data).is_dir():
+        shards = Shards.open(folder, size.net["seq_len"])
+        return shards.corpus, shards, rates_by_pairs(shards.corpus.train, len(shards.tokenizer))
     corpus = load_corpus(size.data, size.tokenizer, min_length=size.net["seq_len"], n_chars=size.n_chars)
-    return corpus, rates_by_type(corpus.train, len(corpus.tokenizer))
+    return corpus, None, rates_by_type(corpus.train, len(corpus.tokenizer))
 
 
 def work(job: Job, out: Path, device: str = "cpu"):
     """Train (or go on) and score, yielding every record of the training. Stopped: somebody stopped it, all is saved.
     A run that breaks is kept as failed, with its reason."""
-    size, (corpus, c) = PRESETS[job.preset], text(job.preset)
+    size, (corpus, shards, c) = PRESETS[job.preset], text(job.preset)
     mask_id, folder, c = len(corpus.tokenizer), job.folder(out), c.to(device)
     net = TransformerConfig(mask_id + 1, **size.net)
     asked = describe("diffusion", net, job.how, corpus) | {"preset": job.preset, "arm": asdict(job.arm)}
@@ -41,10 +45,13 @@ def work(job: Job, out: Path, device: str = "cpu"):
     x_0 = corpus.windows(net.seq_len, size.windows).to(device)
     some = x_0[:: max(1, len(x_0) // 64)]
     loss = partial(LOSSES[job.arm.weight], job.arm, c, mask_id)
+
+    def validate(model):
+        return estimate_nelbo(model, some, mask_id, 4, masks())
+
+    batch = shards.following(state, job.seed) if shards else corpus.batch
     try:
-        yield from train(
-            state, job.how, loss, corpus.batch, lambda model: estimate_nelbo(model, some, mask_id, 4, masks()), run
-        )
+        yield from train(state, job.how, loss, batch, validate, run)
     except Stopped:
         raise
     except UserError as e:

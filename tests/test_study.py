@@ -217,7 +217,7 @@ def test_nothing_is_judged_without_the_pair_that_measures_the_noise(tmp_path):
 
 def test_the_score_of_the_own_process_agrees_with_the_common_one_under_uniform_masking(tiny, tmp_path):
     """Two estimators of one number: the bound in time and the bound in counts."""
-    corpus, c = runner.text("nano")
+    corpus, _, c = runner.text("nano")
     job, V = tiny[0], len(corpus.tokenizer)
     list(runner.work(job, tmp_path))
     done = json.loads((job.folder(tmp_path) / "done.json").read_text())
