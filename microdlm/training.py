@@ -43,7 +43,11 @@ class Record:
 
 
 class Stopped(UserError):
-    """Somebody asked the run to stop. All of it is saved, and it can go on."""
+    """The signal `by` asked the run to stop. All of it is saved, and it can go on."""
+
+    def __init__(self, what: str, by: int):
+        super().__init__(what)
+        self.by = by
 
 
 def has_bfloat16(device: str) -> bool:
@@ -146,7 +150,8 @@ def train(
             if interrupted() and state.step < cfg.steps:
                 run.save_checkpoint(state.tensors())
                 where = f"all saved in {run.folder}"
-                raise Stopped(f"stopped after step {state.step}, {where}: the same command with --resume goes on")
+                said = f"stopped after step {state.step}, {where}: the same command with --resume goes on"
+                raise Stopped(said, interrupted())
 
 
 def due(step: int, steps: int, times: int) -> bool:
@@ -166,11 +171,11 @@ def keep_if_best(state: State, val: Estimate, run: Run) -> None:
 
 
 @contextmanager
-def interruptible() -> Iterator[Callable[[], bool]]:
+def interruptible() -> Iterator[Callable[[], int]]:
     """Inside, the first Ctrl-C (or SIGTERM, or a cluster's SIGUSR1) only raises a flag, so that a step is never cut in
     half. The second one is meant."""
     if threading.current_thread() is not threading.main_thread():
-        yield lambda: False  # signals are the main thread's
+        yield lambda: 0  # signals are the main thread's
         return
     asked = []
 
@@ -181,7 +186,7 @@ def interruptible() -> Iterator[Callable[[], bool]]:
 
     before = {s: signal.signal(s, ask) for s in STOP}
     try:
-        yield lambda: bool(asked)
+        yield lambda: asked[0] if asked else 0
     finally:
         for s, handler in before.items():
             signal.signal(s, handler)

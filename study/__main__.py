@@ -17,12 +17,13 @@ from microdlm import cli
 from microdlm.runs import ROOT, Run, read_json
 from microdlm.terminal import console
 from microdlm.training import pick_device
+from study.cluster import Place, queued, speed, state, submit, utilisation
 from study.grid import PRESETS, Job, jobs
 
 
 @dataclass(frozen=True)
 class Options:
-    preset: str = "nano"  # nano, shakespeare-10m or fineweb-124m
+    preset: str = "nano"  # smoke, nano, shakespeare-10m or fineweb-124m
     grid: str = "exact"  # exact: the grid of 12; published: the 12 as the published study trained them
     seeds: tuple[int, ...] = ()  # which of the preset's; none: all
     out: Path = Path("runs/study")  # folder of the runs
@@ -93,6 +94,55 @@ class Prepare:
                 console.print(f"{self.out}: {have:,} tokens")
 
 
+@dataclass(frozen=True)
+class Submit(Options):
+    """Submit what is neither done nor queued to SLURM, as one array. Call it again whenever you like."""
+
+    place: Place = Place()
+    states: tuple[str, ...] = ("new", "stalled")  # runs in these states
+
+    def run(self) -> None:
+        sent = submit(jobs(self.preset, self.grid, self.seeds), self.out, self.place, self.states)
+        for name, number in sent.items():
+            console.print(f"{name}: job {number}")
+        console.print(f"{len(sent)} submitted")
+
+
+@dataclass(frozen=True)
+class Requeue(Submit):
+    """Submit only runs that were begun and that no job is at any more."""
+
+    states: tuple[str, ...] = ("stalled",)  # runs in these states
+
+
+@dataclass(frozen=True)
+class Status(Options):
+    """Every run: its state, how far, how fast, how long still."""
+
+    peak: float = 312e12  # operations a second of the device, for MFU; 312e12: an A100 in bfloat16
+
+    def run(self) -> None:
+        table = Table("run", "state", "steps", "tokens/s", "MFU", "hours left", "score")
+        queue = queued()
+        for job in jobs(self.preset, self.grid, self.seeds):
+            steps, rate, left = speed(job, self.out)
+            mfu = "" if rate is None else f"{utilisation(rate, parameters(job, self.out), self.peak):.1%}"
+            fast = ("", "", "") if rate is None else (f"{rate:,.0f}", mfu, f"{left:.1f}")
+            name, result = job.folder(self.out).name, progress(job, self.out)[1]
+            table.add_row(name, state(job, self.out, queue), f"{steps:,} of {job.how.steps:,}", *fast, result)
+        console.print(table)
+
+
+def parameters(job: Job, out: Path) -> int:
+    """How many weights the run's network has."""
+    import torch
+
+    from microdlm.transformer import Transformer, TransformerConfig
+
+    with torch.device("meta"):
+        return Transformer(TransformerConfig(**Run(job.folder(out)).config["model"])).num_parameters()
+
+
 def progress(job: Job, out: Path) -> tuple[str, str]:
     """Steps done of those asked for, and the score."""
     run = Run(job.folder(out))
@@ -108,6 +158,9 @@ def progress(job: Job, out: Path) -> tuple[str, str]:
 COMMANDS = Union[  # noqa: UP007
     Annotated[Plan, tyro.conf.subcommand("plan")],
     Annotated[Work, tyro.conf.subcommand("run")],
+    Annotated[Submit, tyro.conf.subcommand("submit")],
+    Annotated[Requeue, tyro.conf.subcommand("requeue")],
+    Annotated[Status, tyro.conf.subcommand("status")],
     Annotated[Prepare, tyro.conf.subcommand("prepare")],
     Annotated[Analyse, tyro.conf.subcommand("analyse")],
 ]

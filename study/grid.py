@@ -23,6 +23,15 @@ class Preset:
 
 
 PRESETS = {
+    "smoke": Preset(  # no study: does it run at all, here or on a cluster?
+        "playlets",
+        dict(seq_len=16, n_layer=1, n_head=2, d_model=16),
+        TrainConfig(steps=400, batch_size=4, evals=2, checkpoints=2),
+        n_chars=20_000,
+        seeds=(0,),
+        windows=24,
+        samples=2,
+    ),
     "nano": Preset("playlets", NET, TrainConfig(**HOW, evals=6, checkpoints=3)),
     "shakespeare-10m": Preset(
         "shakespeare",

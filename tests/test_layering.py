@@ -23,8 +23,9 @@ ORDER = [
 LONGER = {
     "visualize": (300, "six things to watch, as planned")
 }  # modules over 200 lines: name -> (lines allowed, the reason)
-# Lines in all. 2,400 was planned without tokenizers, comparison, nine ways to write, lessons, and the race (650).
-CORE = 4450
+# Lines in all. 2,400 was planned without tokenizers, comparison, nine ways to write, lessons, the race (650), and what
+# runs on clusters need of the loop (30).
+CORE = 4480
 SCRIPTS = [*ROOT.glob("*.py"), *ROOT.glob("results/*.py"), *ROOT.glob("weights/*.py"), *ROOT.glob("steps/*.py")]
 
 
