@@ -166,6 +166,19 @@ def exact_curve(language, L: int) -> Float64[Tensor, "L"]:
     return total / torch.arange(1, L + 1)
 
 
+def exact_logits(language, x_t: Int[Tensor, "B L"], rate: Float64[Tensor, "B V"]) -> Float64[Tensor, "B L V"]:
+    """What an exact denoiser answers when type v is masked at a rate of its own: for tiny languages, over all texts.
+
+    That a token elsewhere is masked says something of its type. That this one is says log rate_v, and is left out.
+    """
+    texts, hidden = torch.tensor(list(product(range(language.mask_id), repeat=x_t.size(1)))), x_t == language.mask_id
+    fits = ((x_t[:, None] == texts) | hidden[:, None]).all(2)  # (B, N): which of the N texts it can be
+    of_masks = torch.where(hidden[:, None], rate.log()[:, texts], 0.0).sum(2)
+    log_p = (-x_t.size(1) * language.nll(texts) + of_masks).masked_fill(~fits, -torch.inf)
+    logits = [log_p[..., None].masked_fill(texts != v, -torch.inf).logsumexp(1) for v in range(language.mask_id)]
+    return torch.stack(logits, 2) - rate.log()[:, None]
+
+
 @torch.no_grad()
 def cross_entropy_at(denoiser, x_0, mask_id, k, samples, rng, given) -> Estimate:
     """One point of the curve."""

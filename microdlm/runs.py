@@ -88,6 +88,8 @@ def script() -> list[str]:
     path = Path(sys.argv[0]).resolve()
     if path.parent == ROOT / "microdlm":
         return ["-m", f"microdlm.{path.stem}"]
+    if path.name == "__main__.py":
+        return ["-m", path.parent.name]
     return [str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else path.name]
 
 

@@ -25,6 +25,8 @@ from microdlm.runs import Run
 from microdlm.state import State, TrainConfig
 from microdlm.transformer import Transformer
 
+STOP = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
+
 
 @dataclass(frozen=True)
 class Record:
@@ -38,6 +40,14 @@ class Record:
     seconds: float  # of this step, validation not counted
     val: float | None = None
     val_stderr: float | None = None
+
+
+class Stopped(UserError):
+    """The signal `by` asked the run to stop. All of it is saved, and it can go on."""
+
+    def __init__(self, what: str, by: int):
+        super().__init__(what)
+        self.by = by
 
 
 def has_bfloat16(device: str) -> bool:
@@ -113,7 +123,7 @@ def train(
     `batch(B, L, rng)` gives x_0 (B, L), `validate(model)` a likelihood on held-out text.
 
     The run's folder gets every record, a checkpoint now and then and at Ctrl-C, and the best weights by
-    validation. UserError: the loss is not finite, or somebody stopped it.
+    validation. UserError: the loss is not finite. Stopped: somebody stopped it.
     """
     if cfg.compile:
         state.model.compile()
@@ -141,7 +151,8 @@ def train(
             if interrupted() and state.step < cfg.steps:
                 run.save_checkpoint(state.tensors())
                 where = f"all saved in {run.folder}"
-                raise UserError(f"stopped after step {state.step}, {where}: the same command with --resume goes on")
+                said = f"stopped after step {state.step}, {where}: the same command with --resume goes on"
+                raise Stopped(said, interrupted())
 
 
 def due(step: int, steps: int, times: int) -> bool:
@@ -161,11 +172,11 @@ def keep_if_best(state: State, val: Estimate, run: Run) -> None:
 
 
 @contextmanager
-def interruptible() -> Iterator[Callable[[], bool]]:
-    """Inside, the first Ctrl-C (or SIGTERM) only raises a flag, so that a step is never cut in half. The second
-    one is meant."""
+def interruptible() -> Iterator[Callable[[], int]]:
+    """Inside, the first Ctrl-C (or SIGTERM, or a cluster's SIGUSR1) only raises a flag, so that a step is never cut in
+    half. The second one is meant."""
     if threading.current_thread() is not threading.main_thread():
-        yield lambda: False  # signals are the main thread's
+        yield lambda: 0  # signals are the main thread's
         return
     asked = []
 
@@ -174,9 +185,9 @@ def interruptible() -> Iterator[Callable[[], bool]]:
         for s, handler in before.items():
             signal.signal(s, handler)
 
-    before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
+    before = {s: signal.signal(s, ask) for s in STOP}
     try:
-        yield lambda: bool(asked)
+        yield lambda: asked[0] if asked else 0
     finally:
         for s, handler in before.items():
             signal.signal(s, handler)

@@ -25,8 +25,8 @@ LONGER = {
     "visualize": (300, "six things to watch, as planned")
 }  # modules over 200 lines: name -> (lines allowed, the reason)
 # Lines in all. 2,400 was planned without tokenizers, comparison, nine ways to write, lessons, the race (650)
-# and the site's models (250).
-CORE = 4790
+# the site's models (250), a second optimizer and what runs on clusters need of the loop (60).
+CORE = 4820
 SCRIPTS = [*ROOT.glob("*.py"), *ROOT.glob("results/*.py"), *ROOT.glob("weights/*.py"), *ROOT.glob("steps/*.py")]
 
 

@@ -1,0 +1,174 @@
+"""The schedule study: 6 proposals x 2 maskings, with seeds, at any size. Run it from the project's folder.
+
+python -m study plan --preset nano         what would be run, and what is done
+python -m study run --preset nano          run it, here, one after the other; again: go on where it stopped
+python -m study analyse --preset nano      judge it as study/PLAN.md says, into results/
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Union
+
+import tyro
+from rich.markdown import Markdown
+from rich.table import Table
+
+from microdlm import cli
+from microdlm.runs import ROOT, Run, read_json
+from microdlm.terminal import console
+from microdlm.training import pick_device
+from study.cluster import Place, queued, speed, state, submit, utilisation
+from study.grid import PRESETS, Job, jobs
+
+
+@dataclass(frozen=True)
+class Options:
+    preset: str = "nano"  # smoke, nano, shakespeare-10m or fineweb-124m
+    grid: str = "exact"  # exact: the grid of 12; published: the 12 as the published study trained them
+    seeds: tuple[int, ...] = ()  # which of the preset's; none: all
+    out: Path = Path("runs/study")  # folder of the runs
+
+
+@dataclass(frozen=True)
+class Plan(Options):
+    """What would be run, and how far it is."""
+
+    def run(self) -> None:
+        table = Table("run", "steps", "score")
+        for job in jobs(self.preset, self.grid, self.seeds):
+            table.add_row(job.folder(self.out).name, *progress(job, self.out))
+        console.print(table)
+
+
+@dataclass(frozen=True)
+class Work(Options):
+    """Run what is not done, one after the other. Ctrl-C saves; the same command goes on."""
+
+    device: str = "auto"  # auto (a GPU of CUDA if there is one), cpu, cuda
+    only: int | None = None  # just this one of the runs, counted from 0
+
+    def run(self) -> None:
+        from study.runner import work
+
+        todo, device = jobs(self.preset, self.grid, self.seeds), pick_device(self.device)
+        for job in todo if self.only is None else todo[self.only : self.only + 1]:
+            folder = job.folder(self.out)
+            if (folder / "done.json").exists():
+                continue
+            with console.status(folder.name) as status:
+                for record in work(job, self.out, device):
+                    status.update(f"{folder.name}  {record.step} of {job.how.steps}  loss {record.loss:.3f}")
+            console.print(folder.name, *progress(job, self.out))
+
+
+@dataclass(frozen=True)
+class Analyse(Options):
+    """Judge the finished runs: JSON, a page with its table, two figures."""
+
+    results: Path = ROOT / "results"  # folder for them
+
+    def run(self) -> None:
+        from study.analyse import analysis
+        from study.report import write
+
+        page = write(analysis(self.preset, self.grid, self.seeds, self.out), self.results)
+        console.print(Markdown(page.read_text(encoding="utf-8")))
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """Turn text into shards of token ids. Stopped, it goes on where it was."""
+
+    source: str = "fineweb-edu"  # streamed from the Hub; or the path of a .txt, .jsonl or .parquet file
+    out: Path = ROOT / "data" / "fineweb-edu"  # folder of the shards
+    tokens: int = 1_100_000_000  # how many, held-out ones included; whole shards
+    shard_tokens: int = 100_000_000  # in a shard; the first shard is held out
+    processes: int = 1  # that tokenise
+
+    def run(self) -> None:
+        from study.prepare import prepare
+
+        with console.status("reading") as status:
+            for have in prepare(self.source, self.out, self.tokens, self.shard_tokens, self.processes):
+                status.update(f"{have:,} tokens")
+                console.print(f"{self.out}: {have:,} tokens")
+
+
+@dataclass(frozen=True)
+class Submit(Options):
+    """Submit what is neither done nor queued to SLURM, as one array. Call it again whenever you like."""
+
+    place: Place = Place()
+    states: tuple[str, ...] = ("new", "stalled")  # runs in these states
+
+    def run(self) -> None:
+        sent = submit(jobs(self.preset, self.grid, self.seeds), self.out, self.place, self.states)
+        for name, number in sent.items():
+            console.print(f"{name}: job {number}")
+        console.print(f"{len(sent)} submitted")
+
+
+@dataclass(frozen=True)
+class Requeue(Submit):
+    """Submit only runs that were begun and that no job is at any more."""
+
+    states: tuple[str, ...] = ("stalled",)  # runs in these states
+
+
+@dataclass(frozen=True)
+class Status(Options):
+    """Every run: its state, how far, how fast, how long still."""
+
+    peak: float = 312e12  # operations a second of the device, for MFU; 312e12: an A100 in bfloat16
+
+    def run(self) -> None:
+        table = Table("run", "state", "steps", "tokens/s", "MFU", "hours left", "score")
+        queue = queued()
+        for job in jobs(self.preset, self.grid, self.seeds):
+            steps, rate, left = speed(job, self.out)
+            mfu = "" if rate is None else f"{utilisation(rate, parameters(job, self.out), self.peak):.1%}"
+            fast = ("", "", "") if rate is None else (f"{rate:,.0f}", mfu, f"{left:.1f}")
+            name, result = job.folder(self.out).name, progress(job, self.out)[1]
+            table.add_row(name, state(job, self.out, queue), f"{steps:,} of {job.how.steps:,}", *fast, result)
+        console.print(table)
+
+
+def parameters(job: Job, out: Path) -> int:
+    """How many weights the run's network has."""
+    import torch
+
+    from microdlm.transformer import Transformer, TransformerConfig
+
+    with torch.device("meta"):
+        return Transformer(TransformerConfig(**Run(job.folder(out)).config["model"])).num_parameters()
+
+
+def progress(job: Job, out: Path) -> tuple[str, str]:
+    """Steps done of those asked for, and the score."""
+    run = Run(job.folder(out))
+    done = run.folder / "done.json"
+    if done.exists():
+        found = read_json(done)
+        result = found.get("failed") or f"≤ {found['nelbo']:.4f} ± {found['stderr']:.4f}"
+        return f"{found['steps']:,} of {job.how.steps:,}", result
+    records = run.metrics()
+    return f"{records[-1]['step'] if records else 0:,} of {PRESETS[job.preset].how.steps:,}", ""
+
+
+COMMANDS = Union[  # noqa: UP007
+    Annotated[Plan, tyro.conf.subcommand("plan")],
+    Annotated[Work, tyro.conf.subcommand("run")],
+    Annotated[Submit, tyro.conf.subcommand("submit")],
+    Annotated[Requeue, tyro.conf.subcommand("requeue")],
+    Annotated[Status, tyro.conf.subcommand("status")],
+    Annotated[Prepare, tyro.conf.subcommand("prepare")],
+    Annotated[Analyse, tyro.conf.subcommand("analyse")],
+]
+
+
+def main(command) -> None:
+    command.run()
+
+
+if __name__ == "__main__":
+    cli.run(main, COMMANDS, __doc__)

@@ -1,0 +1,147 @@
+"""The grid on a SLURM cluster, by submitit: an array of jobs that save at SIGUSR1, requeue themselves and go on.
+
+Nothing is kept but files: the folders of the runs, and beside them `jobs/NAME.json` with the number of the job that has
+a run. So `submit` can be called at any time, and submits what is neither done nor waiting nor running.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from microdlm.errors import UserError
+from microdlm.runs import Run, read_json, write_json
+from study.grid import Job
+
+os.environ.setdefault("SUBMITIT_PREEMPT_SIGNAL", "USR1")  # its default, USR2, is not what clusters send by custom
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where jobs run: names and limits that differ from one cluster to the next."""
+
+    partition: str | None = None  # name of the partition; none: the cluster's default
+    account: str | None = None  # whom to charge, where that is asked for
+    minutes: int = 450  # wall time of one link of the chain
+    warning: int = 300  # seconds before its end at which a job is told to save
+    parallel: int = 4  # jobs at once
+    gpus: int = 1  # for each run; 0: none
+    cpus: int = 4  # for each run
+    memory: int = 32  # GB for each run
+    setup: tuple[str, ...] = ()  # shell lines before the run, such as "module load cuda"
+
+    def parameters(self) -> dict:
+        """As submitit takes them."""
+        asked = {
+            "timeout_min": self.minutes,
+            "cpus_per_task": self.cpus,
+            "mem_gb": self.memory,
+            "slurm_signal_delay_s": self.warning,
+            "slurm_array_parallelism": self.parallel,
+            "slurm_additional_parameters": {"requeue": True},
+            "slurm_setup": list(self.setup),
+            "slurm_partition": self.partition,
+            "slurm_account": self.account,
+            "gpus_per_node": self.gpus or None,
+        }
+        return {name: value for name, value in asked.items() if value not in (None, [])}
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a job of the cluster does. It is pickled, so it names things and holds none."""
+
+    job: Job
+    out: Path
+
+    def __call__(self) -> None:
+        from microdlm.training import Stopped, pick_device
+        from study.runner import work
+
+        try:
+            for _ in work(self.job, self.out, pick_device()):
+                pass
+        except Stopped as stopped:
+            print(stopped, flush=True)
+            if stopped.by == signal.SIGUSR1:  # time is nearly up; SIGTERM is somebody who means it
+                requeue()
+            sys.exit(0)
+
+    def checkpoint(self):
+        """The signal came while nothing was trained, as while data is read: there is nothing to save."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self)
+
+
+def requeue() -> None:
+    """Hand this very job back to the queue. Of an array it names the element: the number means them all."""
+    env = os.environ
+    array, element = env.get("SLURM_ARRAY_JOB_ID"), env.get("SLURM_ARRAY_TASK_ID")
+    name = f"{array}_{element}" if array and element else env.get("SLURM_JOB_ID")
+    if name:
+        subprocess.run(["scontrol", "requeue", name], check=True, timeout=60)
+
+
+def queued() -> dict[str, str]:
+    """State of every job of ours that waits or runs. UserError: there is no SLURM here."""
+    try:
+        asked = ["squeue", "-h", "-r", "--me", "-o", "%i %T"]
+        found = subprocess.run(asked, capture_output=True, text=True, timeout=60, check=True)
+    except (OSError, subprocess.SubprocessError) as e:
+        raise UserError(f"squeue does not answer ({type(e).__name__}): run this where SLURM is") from None
+    return dict(line.split() for line in found.stdout.splitlines())
+
+
+def note(job: Job, out: Path) -> Path:
+    return out / job.preset / "jobs" / f"{job.folder(out).name}.json"
+
+
+def state(job: Job, out: Path, queue: dict[str, str]) -> str:
+    """done, failed, PENDING, RUNNING and what else SLURM says; stalled: begun, and nobody is at it; or new."""
+    folder = job.folder(out)
+    if (folder / "done.json").exists():
+        return "failed" if "failed" in read_json(folder / "done.json") else "done"
+    if note(job, out).exists() and (now := queue.get(read_json(note(job, out))["id"])):
+        return now.lower()
+    return "stalled" if note(job, out).exists() or (folder / "config.json").exists() else "new"
+
+
+def submit(todo: list[Job], out: Path, place: Place, states: tuple[str, ...] = ("new", "stalled")) -> dict[str, str]:
+    """Submit those of `todo` that are in one of `states`, as one array. Returns {name of the run: number of its job}.
+    UserError: SLURM is not here, or refuses."""
+    import submitit
+
+    queue = queued()
+    mine = [job for job in todo if state(job, out, queue) in states]
+    if not mine:
+        return {}
+    logs = out / mine[0].preset / "jobs" / "logs"
+    executor = submitit.AutoExecutor(logs, cluster="slurm", slurm_max_num_timeout=1000)  # as many links as it takes
+    executor.update_parameters(**place.parameters())
+    try:
+        with executor.batch():
+            sent = [executor.submit(Task(job, out.resolve())) for job in mine]
+    except submitit.core.utils.FailedJobError as e:
+        raise UserError(f"SLURM refuses the jobs: {' '.join(str(e).split())[-300:]}") from None
+    for job, ticket in zip(mine, sent, strict=True):
+        write_json(note(job, out), {"id": ticket.job_id})
+    return {job.folder(out).name: ticket.job_id for job, ticket in zip(mine, sent, strict=True)}
+
+
+def speed(job: Job, out: Path, last: int = 200) -> tuple[int, float | None, float | None]:
+    """Steps done, tokens a second over the last steps, and hours still to go at that."""
+    records = Run(job.folder(out)).metrics()
+    seconds = sum(r["seconds"] for r in records[-last:])
+    if not seconds:
+        return 0, None, None
+    size = records[-1]["tokens"] / records[-1]["step"]
+    left = (job.how.steps - records[-1]["step"]) * seconds / len(records[-last:])
+    return records[-1]["step"], size * len(records[-last:]) / seconds, left / 3600
+
+
+def utilisation(tokens_per_second: float, parameters: int, peak: float) -> float:
+    """MFU: the share of `peak` floating-point operations a second that 6 N of them for each token make up."""
+    return 6 * parameters * tokens_per_second / peak

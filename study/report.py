@@ -1,0 +1,111 @@
+"""An analysis as files: the JSON, a page with its table and its words, a figure of effects and one of curves."""
+
+from pathlib import Path
+
+from microdlm.colours import COLOURS
+from microdlm.figures import figure
+from microdlm.runs import ROOT, provenance, read_json, write_json
+from study.analyse import LEVEL
+
+LOOKS = {"uniform": ("o", COLOURS["diffusion"], -0.13), None: ("s", COLOURS["other"], 0.13)}  # None: masking by type
+
+
+def write(found: dict, results: Path) -> Path:
+    """Returns the page."""
+    name = f"schedule_study_{found['preset']}" + "_published" * (found["grid"] == "published")
+    write_json(results / f"{name}.json", found | {"seed": found["seeds"][0], "made_by": provenance()})
+    page = results / f"{name}.md"
+    page.write_text("\n".join(lines(found, name)) + "\n", encoding="utf-8")
+    with figure(results / "figures" / f"{name}.png", width=9.0, height=3.6, ncols=2, sharey=True) as (_, axes):
+        for ax, family in zip(axes, ("proposal", "masking"), strict=True):
+            forest(ax, found["effects"][family], found["noise_floor"])
+        axes[0].set(title="Proposal: above linear", xlabel="nats per token")
+        axes[1].set(title="Masking: by type above uniform", xlabel="nats per token")
+        axes[0].legend(loc="best")
+    with figure(results / "figures" / f"{name}_curves.png") as (_, ax):
+        curves(ax, found["arms"])
+    return page
+
+
+def forest(ax, effects: list[dict], floor: float) -> None:
+    """Effects with their simultaneous intervals; filled where found."""
+    names = list(dict.fromkeys(e["of"].split("-")[0] for e in effects))
+    ax.axvspan(-floor, floor, color="#D8D8D8", zorder=0)
+    ax.axvline(0, color=COLOURS["exact"], linewidth=1)
+    told = set()
+    for e in effects:
+        schedule, masking = e["of"].split("-")
+        marker, colour, dy = LOOKS.get(masking, LOOKS[None])
+        label = None if masking in told else f"{masking} masking"
+        told.add(masking)
+        bar = [[e["mean"] - e["low"]], [e["high"] - e["mean"]]]
+        fill = colour if e["found"] else "white"
+        look = dict(fmt=marker, color=colour, mfc=fill, capsize=3, label=label)
+        ax.errorbar(e["mean"], names.index(schedule) + dy, xerr=bar, **look)
+    ax.set_yticks(range(len(names)), names)
+    ax.set_ylim(len(names) - 0.4, -0.6)
+
+
+def curves(ax, arms: list[dict]) -> None:
+    """What a masked token costs against how many are masked, less the same for linear and uniform masking."""
+    base = next(a for a in arms if (a["schedule"], a["masking"]) == ("linear", "uniform"))["curve"]["mean"]
+    styles = {name: style for name, style in zip(("uniform", None), ("-", "--"), strict=True)}
+    order = list(dict.fromkeys(a["schedule"] for a in arms))
+    shades = ("diffusion", "gpt", "masked", "new", "remasked", "other")
+    for arm in arms:
+        k, colour = arm["curve"]["k"], COLOURS[shades[order.index(arm["schedule"])]]
+        rise = [a - b for a, b in zip(arm["curve"]["mean"], base, strict=True)]
+        label = arm["schedule"] if arm["masking"] == "uniform" else None
+        style = styles.get(arm["masking"], "--")
+        ax.plot([n / k[-1] for n in k], rise, style, color=colour, label=label, linewidth=1.5)
+    ax.set(
+        xlabel="share of tokens masked", ylabel="nats per masked token", title="Where arms differ from linear, uniform"
+    )
+    ax.legend(ncols=2, title="dashed: masked by type", title_fontsize=9)
+
+
+def lines(found: dict, name: str) -> list[str]:
+    """The page."""
+    seeds, arms = found["seeds"], found["arms"]
+    page = [
+        f"# The schedule study, {found['preset']}" + ", as published" * (found["grid"] == "published"),
+        "",
+        "Planned in [study/PLAN.md](../study/PLAN.md) before any run. Nats per token on held-out text, upper bounds by "
+        f"one estimator; {found['windows']} windows, seeds {', '.join(map(str, seeds))}. ± is one standard error over "
+        "windows, which all arms share; what separates arms is in the second table. The own exam is the loss that a "
+        "run was trained with: not comparable between lines.",
+        "",
+        "| proposal | masking | score | " + " | ".join(f"seed {s}" for s in seeds) + " | own bound | own exam |",
+        "|---|---|---:|" + "---:|" * (len(seeds) + 2),
+    ]
+    for a in arms:
+        own = f"≤ {a['own_bound']:.4f}" if "own_bound" in a else ""
+        each = " | ".join(f"{v:.4f}" for v in a["seeds"])
+        score = f"≤ {a['nelbo']:.4f} ± {a['stderr']:.4f}"
+        page.append(f"| {a['schedule']} | {a['masking']} | {score} | {each} | {own} | {a['own_exam']:.4f} |")
+    page += [f"| {run} | | {why} |" + " |" * (len(seeds) + 2) for run, why in found["lost"].items()]
+    page += [
+        "",
+        f"Noise floor, linear against loglinear: {found['noise_floor']:.4f}. Residual standard deviation of a run: "
+        f"{found['residual_sd']:.4f} ({found['degrees_of_freedom']} degrees of freedom). Intervals: {LEVEL:.0%} for "
+        "each family together.",
+        "",
+        "| compared | effect | interval | verdict |",
+        "|---|---:|---:|---|",
+    ]
+    for e in (e for family in found["effects"].values() for e in family):
+        verdict = (
+            "the noise floor" if e["of"].startswith("loglinear") and e["than"].startswith("linear") else e["words"]
+        )
+        page.append(
+            f"| {e['of']} less {e['than']} | {e['mean']:+.4f} | {e['low']:+.4f} to {e['high']:+.4f} | {verdict} |"
+        )
+    page += ["", f"![Effects with intervals](figures/{name}.png)", "", f"![Curves](figures/{name}_curves.png)", ""]
+    return page + reference()
+
+
+def reference() -> list[str]:
+    known = read_json(ROOT / "study" / "published.json")
+    head = [f"For reference, {known['what']} ({known['source']}):", ""]
+    table = ["| " + " | ".join(known["columns"]) + " |", "|---|" + "---:|" * (len(known["columns"]) - 1)]
+    return head + table + ["| " + " | ".join(map(str, row)) + " |" for row in known["rows"]]
