@@ -75,7 +75,7 @@ def ladder() -> str:
         rows.append(f"| [`{name}`](steps/{name}.py) | {question} | {text.format(**numbers)} | {took} |")
     threads = steps["step0_masking"]["made_by"]["threads"]
     rows += [
-        "| step7_schedule_study | Does the schedule matter? | to come | |",
+        "| [`step7_schedule_study`](steps/step7_schedule_study.py) | Does the schedule matter? | not yet run | |",
         "",
         f"± is one standard deviation over seeds {', '.join(map(str, steps['step0_masking']['seeds']))}; seconds on "
         f"{threads} CPU thread{'s' * (threads > 1)}. Numbers: `results/steps.json`, made by "
