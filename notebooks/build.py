@@ -1,6 +1,6 @@
 """From source/*.py to the notebooks: add the first cells, run everything in order, keep outputs and figures.
 
-python notebooks/build.py             all of them, ten minutes on one core
+python notebooks/build.py             all of them, some minutes on one core
 python notebooks/build.py 0 4         these two
 
 The sources are what one edits: plain Python with `# %%` between the cells (jupytext's percent format). A committed
@@ -10,7 +10,6 @@ notebook is one that this file has run from top to bottom; tests compare it with
 import os
 import re
 import sys
-import time
 from pathlib import Path
 
 import jupytext
@@ -58,14 +57,16 @@ def assemble(source: Path) -> nbformat.NotebookNode:
 
 
 def execute(notebook: nbformat.NotebookNode, **environment: str) -> float:
-    """Run all cells, in a fresh process, in the notebooks' folder. Returns seconds; the first error ends it."""
-    start, path = time.perf_counter(), os.environ.get("PYTHONPATH", "")
+    """Run all cells, in a fresh process, in the notebooks' folder; the first error ends it. Returns the seconds for which
+    that process kept a processor busy, which other programs do not change much."""
+    before, path = os.times(), os.environ.get("PYTHONPATH", "")
     paths = os.pathsep.join(filter(None, [str(ROOT), path]))
     env = os.environ | {"PYTHONPATH": paths, "MICRODLM_STILL": "1"} | environment
     quiet = ["--log-level=CRITICAL"]
     client = NotebookClient(notebook, timeout=600, record_timing=False, extra_arguments=quiet)
     client.execute(cwd=str(HERE), env=env)
-    return time.perf_counter() - start
+    after = os.times()
+    return sum(getattr(after, part) - getattr(before, part) for part in ("children_user", "children_system"))
 
 
 def main(which: list[str]) -> None:
@@ -78,7 +79,7 @@ def main(which: list[str]) -> None:
             seconds = execute(notebook := assemble(source))
         nbformat.write(notebook, HERE / f"{source.stem}.ipynb")
         known[source.stem] = {"seconds": seconds, "made_by": made_by}
-        console.print(f"{source.stem}  {seconds:.0f} s")
+        console.print(f"{source.stem}  {seconds:.0f} s of one core")
         write_json(TIMES, {"notebooks": dict(sorted(known.items())), "seed": 0, "made_by": made_by})
 
     page = PAGE.read_text(encoding="utf-8")

@@ -406,7 +406,9 @@ looks = {
 }
 for habit, (marker, colour) in looks.items():
     ax.plot([row[habit] for row in rows.values()], range(len(rows)), marker, color=COLOURS[colour])
-    ax.text(rows["sigmoid"][habit] + 0.01, 5, habit, va="center", color=COLOURS[colour])
+    beside = (-8, "right") if habit == "no weight" else (8, "left")
+    where = dict(xytext=(beside[0], 0), textcoords="offset points", ha=beside[1], va="center")
+    ax.annotate(habit, (rows["sigmoid"][habit], 5), color=COLOURS[colour], **where)
 ax.set_yticks(range(len(rows)), rows)
 ax.set(ylim=(6.5, -0.5), xlim=(0.1, 0.9), xlabel="nats per token")
 ax.set_title("One perfect denoiser, four habits, seven schedules")
