@@ -57,8 +57,9 @@ def assemble(source: Path) -> nbformat.NotebookNode:
 
 
 def execute(notebook: nbformat.NotebookNode, **environment: str) -> float:
-    """Run all cells, in a fresh process, in the notebooks' folder; the first error ends it. Returns the seconds for which
-    that process kept a processor busy, which other programs do not change much."""
+    """Run all cells, in a fresh process, in the notebooks' folder; the first error ends it.
+
+    Returns the seconds for which that process kept a processor busy: other programs do not change them much."""
     before, path = os.times(), os.environ.get("PYTHONPATH", "")
     paths = os.pathsep.join(filter(None, [str(ROOT), path]))
     env = os.environ | {"PYTHONPATH": paths, "MICRODLM_STILL": "1"} | environment
