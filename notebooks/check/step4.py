@@ -101,6 +101,26 @@ def nelbo(mine):
 
 
 @exercise
+def area(mine):
+    """my_bound(curve): from c_1 .. c_L, the cost of a hidden token when k are hidden, the bound per token."""
+    curve = torch.tensor([0.5, 0.6, 0.9, 1.4, 2.1, 3.0]).double()
+    k = torch.arange(1, 7).double()
+    compare(
+        tensor(ask(mine, curve)),
+        curve.mean(),
+        {
+            "This is for the whole text. Per token: divide by L.": curve.sum(),
+            "Each c_k is a mean over its k tokens already. Weighing it by k is the habit `sum / sum`: long gaps count "
+            "more.": (k * curve).sum() / k.sum(),
+            "1/k has been applied once: c_k is the mean, not the sum, over k tokens.": (curve / k).mean(),
+            "This is only the end of the curve, where all is hidden.": curve[-1],
+        },
+        tell="Of the curve .5 .6 .9 1.4 2.1 3.0",
+    )
+    return "A plain mean: every number of hidden tokens counts alike. It is the area under the curve."
+
+
+@exercise
 def habits(*answers):
     """Nats of 16 independent tokens, 4 equally likely values: 1/t on the sum; no weight; the plain mean, times 16."""
     names = ("1/t times the sum", "the sum, no weight", "the mean over hidden tokens, times 16")
@@ -120,26 +140,6 @@ def habits(*answers):
         except NotYet as hint:
             raise NotYet(f"{name}: {hint}") from None
     return "22.18, 11.09, 22.18. The weight 1/t belongs to the sum; on the mean it would count twice, and diverge."
-
-
-@exercise
-def area(mine):
-    """my_bound(curve): from c_1 .. c_L, the cost of a hidden token when k are hidden, the bound per token."""
-    curve = torch.tensor([0.5, 0.6, 0.9, 1.4, 2.1, 3.0]).double()
-    k = torch.arange(1, 7).double()
-    compare(
-        tensor(ask(mine, curve)),
-        curve.mean(),
-        {
-            "This is for the whole text. Per token: divide by L.": curve.sum(),
-            "Each c_k is a mean over its k tokens already. Weighing it by k is the habit `sum / sum`: long gaps count "
-            "more.": (k * curve).sum() / k.sum(),
-            "1/k has been applied once: c_k is the mean, not the sum, over k tokens.": (curve / k).mean(),
-            "This is only the end of the curve, where all is hidden.": curve[-1],
-        },
-        tell="Of the curve .5 .6 .9 1.4 2.1 3.0",
-    )
-    return "A plain mean: every number of hidden tokens counts alike. It is the area under the curve."
 
 
 @exercise

@@ -22,15 +22,15 @@ def nelbo(nll, is_masked, weight_t):
     return weight_t * nll.sum(1) / nll.size(1)
 
 
+def area(curve):
+    return curve.mean()
+
+
 habits = (
     16 * math.log(4),  # E[1/t x 16 t ln 4]
     16 * math.log(4) / 2,  # E[16 t ln 4], and E[t] = 1/2
     16 * math.log(4),  # each hidden token costs ln 4, however many they are
 )
-
-
-def area(curve):
-    return curve.mean()
 
 
 def missing(L, u_0, u_1):
