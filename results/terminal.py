@@ -98,7 +98,8 @@ def main(cfg: Config) -> None:
                 text = "\n".join(line.rstrip() for line in screen.splitlines()).strip("\n")
                 (cfg.folder / f"{name}-{width}x{height}-{moment}.txt").write_text(text + "\n", encoding="utf-8")
     saved.unlink()
-    write_json(cfg.out, {"share_of_time_drawing": shares, "made_by": provenance()})
+    numbers = {"seed": recording.seed, "share_of_time_drawing": shares, "made_by": provenance()}
+    write_json(cfg.out, numbers)
     console.print(shares)
 
 
