@@ -50,7 +50,7 @@ def story(name: str) -> str:
     return "\n".join(text for kind, text in MADE[name] if kind == "markdown")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def entrance():
     """What the first cells leave behind. Pictures are drawn and not shown."""
     pytest.importorskip("matplotlib").use("agg")
@@ -64,7 +64,7 @@ def entrance():
         yield hall
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def visit(entrance):
     """visit(name) -> what an exhibit defines, run on its own after the entrance, with its repair hung in the frame:
     every assertion in it holds, and what it shows to those who found the bug runs too."""
