@@ -103,21 +103,22 @@ def variants(cfg: Config, writer: str, batch: int) -> dict[str, Callable[[], Ten
     return found | {name: lambda m=m: ours(m, sampler, x, cfg, num_steps) for name, m in models.items()}
 
 
-def product_seconds(cfg, batch: int, L: int, precision: torch.dtype, times: int = 30) -> float:
-    """Seconds of the matrix products of one pass, each the median of some: every weight but the embedding's and the
-    head's meets every token, every query every key and value."""
+def products(cfg, batch: int, L: int) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """The shapes of the matrix products in one layer of a pass: every weight meets every token, every query every key
+    and value. The head is left out: it is asked where something opens only."""
     N, D, H, K = batch * L, cfg.d_model, cfg.n_head, cfg.d_model // cfg.n_head
     weights = [((N, D), (D, 3 * D)), ((N, D), (D, D)), ((N, D), (D, 4 * D)), ((N, 4 * D), (4 * D, D))]
-    attention = [((batch, H, L, K), (batch, H, K, L)), ((batch, H, L, L), (batch, H, L, K))]
-    total = 0.0
-    for left, right in weights + attention:
-        a, b, seconds = torch.randn(left, dtype=precision), torch.randn(right, dtype=precision), []
-        for _ in range(times):
-            start = time.perf_counter()
-            a @ b
-            seconds.append(time.perf_counter() - start)
-        total += statistics.median(seconds)
-    return cfg.n_layer * total
+    return [*weights, ((batch, H, L, K), (batch, H, K, L)), ((batch, H, L, L), (batch, H, L, K))]
+
+
+def seconds_of(left: tuple[int, ...], right: tuple[int, ...], precision: torch.dtype, times: int = 30) -> float:
+    """One product, the median of some."""
+    a, b, seconds = torch.randn(left, dtype=precision), torch.randn(right, dtype=precision), []
+    for _ in range(times):
+        start = time.perf_counter()
+        a @ b
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)
 
 
 def most(writer: str, batch: int, cfg: Config, loop: list[float], precision: torch.dtype) -> dict[str, float]:
@@ -125,8 +126,9 @@ def most(writer: str, batch: int, cfg: Config, loop: list[float], precision: tor
     if "surest" not in writer:
         return {}
     kind, *_, num_steps = WRITERS[writer]
-    a_pass = product_seconds(load(f"shakespeare-{kind}").model.cfg, batch, cfg.length, precision)
-    return {"most": statistics.median(loop) / (num_steps * a_pass)}
+    net = load(f"shakespeare-{kind}").model.cfg
+    layer = sum(seconds_of(*shapes, precision) for shapes in products(net, batch, cfg.length))
+    return {"most": statistics.median(loop) / (num_steps * net.n_layer * layer)}
 
 
 def clock(contestants: dict[str, Callable], turns: int) -> dict[str, list[float]]:

@@ -4,6 +4,7 @@ No time is measured here. Where a clock matters it is one that the test turns it
 """
 
 import json
+import math
 from itertools import accumulate, cycle
 from types import SimpleNamespace
 
@@ -204,23 +205,25 @@ def test_products_are_those_that_torch_counts(speed, B, length, n_layer):
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), torch.no_grad():
         Transformer(cfg)(torch.zeros(B, length, dtype=torch.long))
     head = 2 * B * length * cfg.d_model * cfg.vocab_size
-    assert speed.products(cfg, B, length) == counter.get_total_flops() - head > 0
+    layer = sum(2 * math.prod(left) * right[-1] for left, right in speed.products(cfg, B, length))
+    assert n_layer * layer == counter.get_total_flops() - head > 0
 
 
-def test_the_most_is_the_loop_against_nothing_but_products(speed):
+def test_the_most_is_the_loop_against_nothing_but_products(speed, monkeypatch):
     """Of the writer that cannot leave out a pass; of the others no ceiling is known."""
     surest, *others = speed.WRITERS
     cfg, net = speed.Config(length=100), load("shakespeare-diffusion").model.cfg
-    found = speed.most(surest, 16, cfg, [5.0, 1.0, 3.0], rate=1e9)
-    assert found == {"most": pytest.approx(3.0 / (32 * speed.products(net, 16, 100) / 1e9))}
-    assert all(speed.most(writer, 16, cfg, [5.0, 1.0, 3.0], rate=1e9) == {} for writer in others)
+    monkeypatch.setattr(speed, "seconds_of", lambda left, right, precision: 1e-3)
+    found = speed.most(surest, 16, cfg, [5.0, 1.0, 3.0], torch.bfloat16)
+    assert found == {"most": pytest.approx(3.0 / (32 * net.n_layer * 6e-3))}
+    assert all(speed.most(writer, 16, cfg, [5.0, 1.0, 3.0], torch.bfloat16) == {} for writer in others)
 
 
-def test_the_rate_is_that_of_the_median_product(speed, monkeypatch):
-    """Five products, timed in turn by a clock that shows these seconds, and 1,000 between one and the next."""
+def test_a_product_takes_its_median(speed, monkeypatch):
+    """Five times, on a clock that shows these seconds, and 1,000 between one and the next."""
     looks = accumulate(cycle([0.0, 9.0, 1000, 2.0, 1000, 2.0, 1000, 0.1, 1000, 7.0, 1000]))
     monkeypatch.setattr(speed, "time", SimpleNamespace(perf_counter=lambda: next(looks)))
-    assert speed.product_rate(torch.bfloat16, n=8, times=5) == pytest.approx(2 * 8**3 / 2.0)
+    assert speed.seconds_of((8, 8), (8, 8), torch.bfloat16, times=5) == pytest.approx(2.0)
 
 
 def test_turn_by_turn_and_the_first_turn_does_not_count(speed, monkeypatch):
@@ -251,7 +254,7 @@ def test_a_row_says_how_many_times_faster_turn_by_turn(speed, tmp_path, monkeypa
     seconds = {"loop": [4.0, 60.0, 6.0], "ours": [2.0, 10.0, 1.0]}
     monkeypatch.setattr(speed, "variants", lambda cfg, writer, batch: (writer, batch))
     monkeypatch.setattr(speed, "clock", lambda contestants, turns: seconds)
-    monkeypatch.setattr(speed, "product_rate", lambda precision: 1e10)
+    monkeypatch.setattr(speed, "seconds_of", lambda left, right, precision: 1e-3)
     cfg = speed.Config(length=11, seed=3, out=tmp_path / "speed.json")
     speed.main(cfg)
     numbers = json.loads(cfg.out.read_text())
