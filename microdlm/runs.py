@@ -98,7 +98,7 @@ def cpu_name() -> str:
     return str(known.get("cpu_name") or platform.processor() or platform.machine())
 
 
-MEASURED = ("*.json", "figures", "steps")  # what commands write into results/: no code, so it makes no number
+MEASURED = ("*.json", "*.md", "figures", "steps")  # what commands write into results/: no code, so it makes no number
 
 
 def provenance() -> dict:
