@@ -117,7 +117,9 @@ def words(found: dict) -> list[str]:
         ]
         open_ = max((max(abs(e["low"]), abs(e["high"])) for e in judged if not e["found"]), default=0.0)
         rest = (
-            f" For the others the intervals allow up to {open_:.3f} nats either way." if len(seen) < len(judged) else ""
+            f" Where nothing is found, the intervals allow up to {open_:.3f} nats either way."
+            if len(seen) < len(judged)
+            else ""
         )
         said.append(
             f"* {what}, found in {len(seen)} of {len(judged)} comparisons: {', '.join(seen) or 'nothing'}.{rest}"
