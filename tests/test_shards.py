@@ -140,6 +140,16 @@ def test_an_epoch_has_every_window_once_and_the_next_has_another_order(folder):
     assert not torch.equal(data.at(5, B), replace(data, seed=1).at(5, B))
 
 
+def test_the_last_shard_may_be_shorter_than_a_window(source, tok, folder, tmp_path):
+    total = json.loads((folder / "metadata.json").read_text())["read"]
+    shards(source, tmp_path, tok, shard_tokens=(total - 5) // 3)
+    data = Shards.open(tmp_path, 32)
+    assert [len(f) for f in data.files][-1] < 32 and set(data.starts[:, 0]) == {1, 2}
+    shards(source, tmp_path / "two", tok, shard_tokens=total - 5)
+    with pytest.raises(UserError, match="two of at least"):
+        Shards.open(tmp_path / "two", 32)
+
+
 def test_held_out_text_is_never_trained_on(folder):
     data = Shards.open(folder, 32)
     assert (data.starts[:, 0] > 0).all()
