@@ -3,6 +3,8 @@
 python -m study plan --preset nano         what would be run, and what is done
 python -m study run --preset nano          run it, here, one after the other; again: go on where it stopped
 python -m study analyse --preset nano      judge it as study/PLAN.md says, into results/
+python -m study prepare                    FineWeb-Edu, or a file of yours, to shards of ids
+python -m study submit, status, requeue    the same on a SLURM cluster: docs/cluster.md
 """
 
 from dataclasses import dataclass

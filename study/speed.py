@@ -37,7 +37,9 @@ def measure(source: str, B: int = 32, L: int = 1024) -> dict:
             def fresh(processes=processes, turns=turns):
                 list(prepare(source, next(turns), tokens, tokens // 3, processes, tok))
 
-            found[f"prepare, {processes} process{'es' * (processes > 1)}"] = rates(tokens, seconds(fresh))
+            found[f"prepare, {processes} process{'es' * (processes > 1)}, their start included"] = rates(
+                tokens, seconds(fresh)
+            )
         shards, batches = Shards.open(Path(folder) / "1-0", L), 200
         read = seconds(lambda: [shards.at(step, B) for step in range(batches)])
         found[f"loader, batches of {B} x {L}"] = rates(batches * B * L, read)

@@ -81,6 +81,16 @@ def test_two_processes_write_what_one_does(source, tok, folder, tmp_path):
     assert everything(tmp_path) == everything(folder)
 
 
+def test_two_processes_read_only_a_little_ahead(tok, monkeypatch):
+    """A source of a billion tokens is not in memory before the first shard is written."""
+    monkeypatch.setattr(prepare, "AHEAD", 16)
+    read = []
+    stream = prepare.tokenised((read.append(text) or text for text in TEXTS), tok, 2)
+    next(stream)
+    stream.close()
+    assert len(read) == 16
+
+
 def test_the_kind_of_file_makes_no_difference(tok, folder, tmp_path):
     pyarrow = pytest.importorskip("pyarrow")
     from pyarrow.parquet import write_table
