@@ -98,7 +98,7 @@ def cpu_name() -> str:
     return str(known.get("cpu_name") or platform.processor() or platform.machine())
 
 
-MEASURED = ("*.json", "figures", "steps", "terminal")  # written into results/ by commands: no code, it makes no number
+MEASURED = ("*.json", "*.md", "figures", "steps", "terminal")  # written into results/ by commands: it makes no number
 
 
 def provenance() -> dict:

@@ -3,6 +3,8 @@
 python -m study plan --preset nano         what would be run, and what is done
 python -m study run --preset nano          run it, here, one after the other; again: go on where it stopped
 python -m study analyse --preset nano      judge it as study/PLAN.md says, into results/
+python -m study prepare                    FineWeb-Edu, or a file of yours, to shards of ids
+python -m study submit, status, requeue    the same on a SLURM cluster: docs/cluster.md
 """
 
 from dataclasses import dataclass
@@ -14,7 +16,7 @@ from rich.markdown import Markdown
 from rich.table import Table
 
 from microdlm import cli
-from microdlm.runs import ROOT, Run, read_json
+from microdlm.runs import ROOT, Run, read_json, write_json
 from microdlm.terminal import console
 from microdlm.training import pick_device
 from study.cluster import Place, queued, speed, state, submit, utilisation
@@ -95,6 +97,22 @@ class Prepare:
 
 
 @dataclass(frozen=True)
+class Speed:
+    """Measure how fast text becomes shards and shards become batches, here."""
+
+    source: str = "data/fineweb-edu.jsonl"  # the path of a .txt, .jsonl or .parquet file
+    out: Path = ROOT / "results" / "data_speed.json"
+
+    def run(self) -> None:
+        from study.speed import measure
+
+        found = measure(self.source)
+        write_json(self.out, found)
+        for what, rate in found["tokens_per_second"].items():
+            console.print(f"{what}: {rate['median']:,.0f} tokens/s, median of three")
+
+
+@dataclass(frozen=True)
 class Submit(Options):
     """Submit what is neither done nor queued to SLURM, as one array. Call it again whenever you like."""
 
@@ -162,6 +180,7 @@ COMMANDS = Union[  # noqa: UP007
     Annotated[Requeue, tyro.conf.subcommand("requeue")],
     Annotated[Status, tyro.conf.subcommand("status")],
     Annotated[Prepare, tyro.conf.subcommand("prepare")],
+    Annotated[Speed, tyro.conf.subcommand("speed")],
     Annotated[Analyse, tyro.conf.subcommand("analyse")],
 ]
 

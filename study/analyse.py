@@ -82,8 +82,8 @@ def effect(scores: Scores, of: tuple, than: tuple, family: int, floor: float) ->
     (sd, df), S, by_seed = noise(scores), len(gap), gap.mean(1)
     windows = gap.mean(0).std().item() / gap.size(1) ** 0.5
     stderr = (2 / S * sd**2 + windows**2) ** 0.5
-    reach = stderr * student.ppf(1 - (1 - LEVEL) / 2 / family, df or float("inf"))
-    alone = by_seed.std().item() / S**0.5 * student.ppf((1 + LEVEL) / 2, S - 1) if S > 1 else None
+    reach = float(stderr * student.ppf(1 - (1 - LEVEL) / 2 / family, df or float("inf")))
+    alone = float(by_seed.std().item() / S**0.5 * student.ppf((1 + LEVEL) / 2, S - 1)) if S > 1 else None
     mean = by_seed.mean().item()
     own = (None, None) if alone is None else (mean - alone, mean + alone)
     found = S > 1 and abs(mean) > reach and abs(mean) > floor

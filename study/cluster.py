@@ -100,7 +100,7 @@ def note(job: Job, out: Path) -> Path:
 
 
 def state(job: Job, out: Path, queue: dict[str, str]) -> str:
-    """done, failed, PENDING, RUNNING and what else SLURM says; stalled: begun, and nobody is at it; or new."""
+    """done, failed; pending, running and what else SLURM says; stalled: begun, and nobody is at it; or new."""
     folder = job.folder(out)
     if (folder / "done.json").exists():
         return "failed" if "failed" in read_json(folder / "done.json") else "done"

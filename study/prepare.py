@@ -22,6 +22,7 @@ from microdlm.runs import atomic, read_json, write_json
 from microdlm.tokenizers import END, GPT2Tokenizer, TextTokenizer, tokenizer_from_json
 
 FINEWEB = "fineweb-edu"  # HuggingFaceFW/fineweb-edu, sample-10BT
+AHEAD = 4096  # documents that are read before they are needed
 FORMAT = {"format": "microdlm-shards", "version": 1, "dtype": "uint16"}
 
 
@@ -106,8 +107,11 @@ def tokenised(texts: Iterator[str], tok: TextTokenizer, processes: int) -> Itera
     if processes <= 1:
         yield from (tokenise(tok, text) for text in texts)
         return
+    texts = iter(texts)
     with get_context("spawn").Pool(processes, _start, (tok.to_json(),)) as pool:
-        yield from pool.imap(_work, texts, chunksize=32)
+        # Some at a time: left to itself, a pool reads the whole source before its first answer is taken.
+        while some := list(islice(texts, AHEAD)):
+            yield from pool.imap(_work, some, chunksize=32)
 
 
 def prepare(

@@ -13,23 +13,24 @@ LOOKS = {"uniform": ("o", COLOURS["diffusion"], -0.13), None: ("s", COLOURS["oth
 def write(found: dict, results: Path) -> Path:
     """Returns the page."""
     name = f"schedule_study_{found['preset']}" + "_published" * (found["grid"] == "published")
+    results.mkdir(parents=True, exist_ok=True)
     write_json(results / f"{name}.json", found | {"seed": found["seeds"][0], "made_by": provenance()})
     page = results / f"{name}.md"
     page.write_text("\n".join(lines(found, name)) + "\n", encoding="utf-8")
+    names = list(dict.fromkeys(arm["schedule"] for arm in found["arms"]))
     with figure(results / "figures" / f"{name}.png", width=9.0, height=3.6, ncols=2, sharey=True) as (_, axes):
         for ax, family in zip(axes, ("proposal", "masking"), strict=True):
-            forest(ax, found["effects"][family], found["noise_floor"])
+            forest(ax, found["effects"][family], found["noise_floor"], names)
         axes[0].set(title="Proposal: above linear", xlabel="nats per token")
         axes[1].set(title="Masking: by type above uniform", xlabel="nats per token")
-        axes[0].legend(loc="best")
+        axes[0].legend(loc="upper right")
     with figure(results / "figures" / f"{name}_curves.png") as (_, ax):
         curves(ax, found["arms"])
     return page
 
 
-def forest(ax, effects: list[dict], floor: float) -> None:
-    """Effects with their simultaneous intervals; filled where found."""
-    names = list(dict.fromkeys(e["of"].split("-")[0] for e in effects))
+def forest(ax, effects: list[dict], floor: float, names: list[str]) -> None:
+    """Effects with their simultaneous intervals, a line for each of `names`; filled where found."""
     ax.axvspan(-floor, floor, color="#D8D8D8", zorder=0)
     ax.axvline(0, color=COLOURS["exact"], linewidth=1)
     told = set()
@@ -49,14 +50,13 @@ def forest(ax, effects: list[dict], floor: float) -> None:
 def curves(ax, arms: list[dict]) -> None:
     """What a masked token costs against how many are masked, less the same for linear and uniform masking."""
     base = next(a for a in arms if (a["schedule"], a["masking"]) == ("linear", "uniform"))["curve"]["mean"]
-    styles = {name: style for name, style in zip(("uniform", None), ("-", "--"), strict=True)}
     order = list(dict.fromkeys(a["schedule"] for a in arms))
-    shades = ("diffusion", "gpt", "masked", "new", "remasked", "other")
+    shades = ("exact", "another", "masked", "new", "remasked", "other")
     for arm in arms:
         k, colour = arm["curve"]["k"], COLOURS[shades[order.index(arm["schedule"])]]
         rise = [a - b for a, b in zip(arm["curve"]["mean"], base, strict=True)]
         label = arm["schedule"] if arm["masking"] == "uniform" else None
-        style = styles.get(arm["masking"], "--")
+        style = "-" if arm["masking"] == "uniform" else "--"
         ax.plot([n / k[-1] for n in k], rise, style, color=colour, label=label, linewidth=1.5)
     ax.set(
         xlabel="share of tokens masked", ylabel="nats per masked token", title="Where arms differ from linear, uniform"
@@ -100,8 +100,38 @@ def lines(found: dict, name: str) -> list[str]:
         page.append(
             f"| {e['of']} less {e['than']} | {e['mean']:+.4f} | {e['low']:+.4f} to {e['high']:+.4f} | {verdict} |"
         )
+    page += ["", "## In words", "", *words(found)]
     page += ["", f"![Effects with intervals](figures/{name}.png)", "", f"![Curves](figures/{name}_curves.png)", ""]
     return page + reference()
+
+
+def words(found: dict) -> list[str]:
+    """What was found, what was not, and how much could still be there."""
+    said = []
+    for family, what in (("proposal", "Against linear"), ("masking", "Masked by type, against uniform masking")):
+        judged = [e for e in found["effects"][family] if not (family == "proposal" and "loglinear" in e["of"])]
+        seen = [
+            f"{e['of']} {abs(e['mean']):.3f} nats {'worse' if e['mean'] > 0 else 'better'}"
+            for e in judged
+            if e["found"]
+        ]
+        open_ = max((max(abs(e["low"]), abs(e["high"])) for e in judged if not e["found"]), default=0.0)
+        rest = (
+            f" Where nothing is found, the intervals allow up to {open_:.3f} nats either way."
+            if len(seen) < len(judged)
+            else ""
+        )
+        said.append(
+            f"* {what}, found in {len(seen)} of {len(judged)} comparisons: {', '.join(seen) or 'nothing'}.{rest}"
+        )
+    for name, label in (("nelbo", "the common score"), ("own_exam", "own exams")):
+        values = [arm[name] for arm in found["arms"]]
+        said.append(
+            f"* Between best and worst of the {len(values)} arms, {label}: {max(values) - min(values):.3f} nats."
+        )
+    if len(found["seeds"]) == 1:
+        said.append("* With one seed nothing can be found: the noise of a training is not known.")
+    return said
 
 
 def reference() -> list[str]:

@@ -37,7 +37,9 @@ class Shards:
         if {key: meta.get(key) for key in FORMAT} != FORMAT:
             raise UserError(f"{folder} holds no shards of this version: python -m study prepare")
         files = [checked(Path(folder) / s["file"], s["tokens"], s["sha256.bin"], thorough) for s in meta["shards"]]
-        if len(files) < 2 or min(map(len, files)) < L:
+        if (
+            len(files) < 2 or min(len(files[0]), *map(len, files[1:2])) < L
+        ):  # the last may be short: the text ended there
             raise UserError(f"{folder} has {len(files)} shards: two of at least {L:,} tokens each are needed")
         every = hashlib.sha256("".join(s["sha256.bin"] for s in meta["shards"]).encode()).hexdigest()
         tok = tokenizer_from_json(meta["tokenizer"])

@@ -110,6 +110,12 @@ class Slurm:
         return found.stdout.strip() if found.returncode == 0 else ""
 
     def __exit__(self, *_) -> None:
+        self.ask(
+            "scancel", f"--user={getpass.getuser()}"
+        )  # what still runs would outlive its daemons, and wait for them
+        end = time.monotonic() + 20
+        while self.ask("squeue", "-h", "--me") and time.monotonic() < end:
+            time.sleep(0.2)
         for process in reversed(self.running):
             process.terminate()
             try:

@@ -81,6 +81,16 @@ def test_two_processes_write_what_one_does(source, tok, folder, tmp_path):
     assert everything(tmp_path) == everything(folder)
 
 
+def test_two_processes_read_only_a_little_ahead(tok, monkeypatch):
+    """A source of a billion tokens is not in memory before the first shard is written."""
+    monkeypatch.setattr(prepare, "AHEAD", 16)
+    read = []
+    stream = prepare.tokenised((read.append(text) or text for text in TEXTS), tok, 2)
+    next(stream)
+    stream.close()
+    assert len(read) == 16
+
+
 def test_the_kind_of_file_makes_no_difference(tok, folder, tmp_path):
     pyarrow = pytest.importorskip("pyarrow")
     from pyarrow.parquet import write_table
@@ -138,6 +148,16 @@ def test_an_epoch_has_every_window_once_and_the_next_has_another_order(folder):
     assert not torch.equal(first, second) and not torch.equal(first, known)
     assert torch.equal(data.at(5, B), Shards.open(folder, 32).at(5, B))  # a function of the step alone
     assert not torch.equal(data.at(5, B), replace(data, seed=1).at(5, B))
+
+
+def test_the_last_shard_may_be_shorter_than_a_window(source, tok, folder, tmp_path):
+    total = json.loads((folder / "metadata.json").read_text())["read"]
+    shards(source, tmp_path, tok, shard_tokens=(total - 5) // 3)
+    data = Shards.open(tmp_path, 32)
+    assert [len(f) for f in data.files][-1] < 32 and set(data.starts[:, 0]) == {1, 2}
+    shards(source, tmp_path / "two", tok, shard_tokens=total - 5)
+    with pytest.raises(UserError, match="two of at least"):
+        Shards.open(tmp_path / "two", 32)
 
 
 def test_held_out_text_is_never_trained_on(folder):

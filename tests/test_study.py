@@ -99,6 +99,7 @@ def test_a_planted_difference_is_found_where_it_was_planted():
         ("sqrt-entropy", "sqrt-uniform"),  # the same two plants, seen from the other axis
         ("cosine-entropy", "cosine-uniform"),
     }
+    json.dumps([vars(e) for family in effects.values() for e in family])  # nothing but plain numbers
     assert found["sqrt-uniform", "linear-uniform"] == pytest.approx(0.2, abs=0.04)
     assert found["cosine-entropy", "linear-entropy"] == pytest.approx(-0.2, abs=0.04)
 
@@ -140,6 +141,30 @@ def test_the_residual_is_that_of_a_two_way_table():
     left = y.flatten() - X @ torch.linalg.lstsq(X, y.flatten()[:, None]).solution[:, 0]
     sd, df = analyse.noise(scores)
     assert df == 48 - 15 and sd == pytest.approx((left.square().sum().item() / df) ** 0.5)
+
+
+def test_the_figure_names_every_effect_rightly():
+    """Both families on one axis of names: linear stands in one of them only."""
+    from matplotlib.figure import Figure
+
+    effects = analyse.families(planted({("sqrt", "uniform"): 0.2}))
+    left, right = Figure().subplots(ncols=2, sharey=True)
+    for ax, family in ((left, "proposal"), (right, "masking")):
+        report.forest(ax, [vars(e) for e in effects[family]], 0.01, list(SIX))
+    names = [label.get_text() for label in left.get_yticklabels()]
+    for ax, family in ((left, "proposal"), (right, "masking")):
+        drawn = {(names[round(y)], round(x, 6)) for line in ax.containers for x, y in [line.lines[0].get_xydata()[0]]}
+        assert drawn == {(e.of.split("-")[0], round(e.mean, 6)) for e in effects[family]}
+
+
+def test_pages_of_the_study_stay_short():
+    import ast
+
+    for path in (ROOT / "study").glob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        assert len(text.splitlines()) <= 200, path.name
+        nodes = [n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.FunctionDef)]
+        assert all(n.end_lineno - n.lineno < 50 for n in nodes), path.name
 
 
 # ---- runs ----
@@ -190,7 +215,6 @@ def test_arms_of_one_seed_see_the_same_windows(tiny, tmp_path, monkeypatch):
 
 def test_a_run_that_breaks_stands_in_the_table_with_its_reason(tiny, tmp_path, monkeypatch):
     results = tmp_path / "results"
-    (results / "figures").mkdir(parents=True)
     exact = runner.LOSSES["exact"]
     for job in tiny:
         if job.arm.name == "sqrt-entropy":
