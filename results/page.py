@@ -28,7 +28,9 @@ COMMANDS = {  # command: what it writes
     "python results/sampling_frontier.py": "sampling_frontier.json",
     "python results/sampling_speed.py": "sampling_speed.json",
     "python results/recipes.py": "recipes.json",
+    "python results/ablations.py": "ablations.json",
     "python results/time_to_quality.py": "time_to_quality.json",
+    "python results/stories.py": "tinystories.json",
     "python results/training_speed.py": "training_speed.json",
     "python results/epochs.py": "epochs.json",
     "python results/curve.py": "curve.json",
@@ -42,6 +44,7 @@ CORES = """
 
 | run | command |
 |---|---|
+| what each option of the backbone is worth | `python results/ablations.py`, half an hour; it goes on where it was |
 | the rest of the search | `python results/recipes.py` goes on where it was |
 | does what helps a short training help a longer and larger one? | `python results/recipes.py --size small --chars 4096000 --out results/recipes_small.json` |
 | the same of a quality's text | `python results/time_to_quality.py --size small --chars 8192000 --out results/time_to_quality_small.json` |
@@ -80,7 +83,11 @@ QUEUE = [  # what, command, what stands here when it is done
     ("the schedule study at 10.7M: twelve runs, three seeds", "with step 7", "`schedule_study_10m.json`, figure"),
     ("124M: time of a step, share of the peak, memory", "with step 7", "`throughput_124m.json`"),
     ("124M: the twelve runs, as far as time goes", "with step 7", "`schedule_study_124m_pilot.json`"),
-    ("models for TinyStories", "with its presets", "`tinystories.json`"),
+    (
+        "the large models for TinyStories; their text is 2.2 GB and wants 32 GB of memory",
+        "`python diffusion.py --train --preset tinystories-45m`, then `tinystories-142m`",
+        "`tinystories_large.json`",
+    ),
     ("ways to write, with the weights of 10.7M", "`python results/sampling_frontier.py`", "`sampling_frontier.json`"),
 ]
 
@@ -144,6 +151,30 @@ def line(r: dict, verdict: str) -> str:
     return f"| {r['factor']} | {r['variant']} | {r['difference']:+.4f} ± {r['stderr']:.4f} | {verdict} |"
 
 
+def ablations(numbers: dict) -> str:
+    """What each option of the backbone is worth, in the order of the plan."""
+    base, *rows = numbers["summary"]
+    whole = [r for r in rows if len(r["seeds"]) == len(base["seeds"])]
+    how, size = numbers["runs"][0]["training"], numbers["runs"][0]["parameters"]
+    text = [
+        "\n## What are the options of the backbone worth?\n",
+        f"None is on in the base, a network of {size:,} weights that reads {numbers['chars']:,} characters of Tiny "
+        f"Shakespeare (Muon at learning rate {how['lr']:g}, {how['batch_size']} windows a step): **≤ "
+        f"{base['nelbo']:.4f}** nats per character on {numbers['windows']} held-out windows. Differences are taken "
+        f"seed by seed; ± is the standard error over {len(base['seeds'])} seeds; a verdict wants the 95 % interval of "
+        "Student's t to leave out zero. What helps or does not in so short a training may differ in a long one.\n",
+        "| option | | against the base, nats | verdict |",
+        "|---|---|---:|---|",
+        *(
+            line(r, "no clear difference" if not r["clear"] else "hurt" if r["difference"] > 0 else "helped")
+            for r in whole
+        ),
+        f"\nNumbers: `results/ablations.json`, made by `{numbers['made_by']['command']}`.",
+    ]
+    missing = [r["variant"] for r in rows if r not in whole] + numbers["not_run"]
+    return "\n".join([*text, f"\nNot yet run with all seeds: {'; '.join(missing)}." if missing else ""])
+
+
 def quality(numbers: dict) -> str:
     """Characters to each mark, plain beside ours, and the factor at the plain recipe's end."""
     rows = [r for r in numbers["marks"] if r["plain"] or r["ours"]]
@@ -183,7 +214,11 @@ def factor(found: dict) -> str:
     return f"**{found['value']:.1f}** ± {found['stderr']:.1f}" if found else "(not reached)"
 
 
-SECTIONS = {"recipes.json": ("summary", recipes), "time_to_quality.json": ("marks", quality)}
+SECTIONS = {
+    "recipes.json": ("summary", recipes),
+    "ablations.json": ("summary", ablations),
+    "time_to_quality.json": ("marks", quality),
+}
 
 
 def page() -> str:
