@@ -8,23 +8,17 @@ of the weights help, where the learning rate falls to 0 and where it does not? W
 characters of Tiny Shakespeare; the score is the count form of the bound, on the same held-out windows and masks.
 """
 
-import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
-from rich.progress import track
 
-from microdlm import cli
+from microdlm import cli, masking, objectives
 from microdlm.corpus import Corpus, load_corpus
-from microdlm.likelihood import estimate_nelbo
-from microdlm.masking import mask_count, stratified, to_count
-from microdlm.objectives import count_nelbo, masked_nll
 from microdlm.runs import ROOT
-from microdlm.search import search
+from microdlm.search import search, trained
 from microdlm.state import State, TrainConfig
-from microdlm.terminal import console
-from microdlm.training import pick_device, update
+from microdlm.training import pick_device
 from microdlm.transformer import Transformer, TransformerConfig
 
 BASE = {"optimizer": "muon", "lr": 6e-3, "batch_size": 16}
@@ -56,9 +50,9 @@ class Config:
 
 def loss(model, x_0, rng):
     """The bound in counts, spread evenly over the batch."""
-    k, mask_id = to_count(stratified(len(x_0), rng=rng), x_0.size(1)).to(x_0.device), model.cfg.vocab_size - 1
-    x_t, is_masked = mask_count(x_0, k, mask_id, rng)
-    return count_nelbo(masked_nll(model, x_0, x_t, is_masked, mask_id), is_masked).mean()
+    k, mask_id = masking.stratified(len(x_0), rng=rng), model.cfg.vocab_size - 1
+    x_t, hidden = masking.mask_count(x_0, masking.to_count(k, x_0.size(1)).to(x_0.device), mask_id, rng)
+    return objectives.count_nelbo(objectives.masked_nll(model, x_0, x_t, hidden, mask_id), hidden).mean()
 
 
 def run(name: str, seed: int, cfg: Config, corpus: Corpus, sizes: dict) -> dict:
@@ -68,13 +62,15 @@ def run(name: str, seed: int, cfg: Config, corpus: Corpus, sizes: dict) -> dict:
     training = BASE | {k: v for k, v in changes.items() if k not in OF_THE_NETWORK}
     how = TrainConfig(steps=max(1, cfg.chars // (BASE["batch_size"] * L)), seed=seed, **training)
     model = Transformer(net, torch.Generator().manual_seed(seed))
-    state, start = State(model, how, pick_device()), time.perf_counter()
-    for _ in track(range(how.steps), f"{name}, seed {seed}", console=console, transient=True):
-        update(state, how, loss, corpus.batch(how.batch_size, L, state.rng).to(state.device))
-    seconds, x_0 = time.perf_counter() - start, corpus.windows(L, cfg.windows).to(state.device)
-    same_masks = torch.Generator().manual_seed(0)
-    score = estimate_nelbo(state.weights.eval(), x_0, mask_id, cfg.samples, same_masks, given=1)
-    found = {"nelbo": score.mean, "stderr_over_windows": score.stderr, "seconds": seconds}
+    found = trained(
+        f"{name}, seed {seed}",
+        State(model, how, pick_device()),
+        how,
+        loss,
+        lambda rng: corpus.batch(how.batch_size, L, rng),
+        corpus.windows(L, cfg.windows),
+        cfg.samples,
+    )
     return found | {"parameters": model.num_parameters(), "network": asdict(net), "training": asdict(how)}
 
 

@@ -7,26 +7,22 @@ held-out windows under the same masks. A variant is compared with the base seed 
 """
 
 import math
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from unittest import mock
 
 import torch
-from rich.progress import track
 from torch import Tensor, nn
 
 from microdlm import attention, cli
 from microdlm.corpus import Corpus, load_corpus
-from microdlm.likelihood import estimate_nelbo
 from microdlm.masking import mask_count, mask_tokens, stratified, to_count, uniform
 from microdlm.objectives import count_nelbo, masked_nll
 from microdlm.runs import ROOT
-from microdlm.search import search
+from microdlm.search import search, trained
 from microdlm.state import State, TrainConfig
-from microdlm.terminal import console
-from microdlm.training import pick_device, update
+from microdlm.training import pick_device
 from microdlm.transformer import Transformer, TransformerConfig
 
 
@@ -170,18 +166,16 @@ def begin(recipe: Recipe, seed: int, steps: int, vocab_size: int, sizes: dict) -
 
 def run(name: str, seed: int, cfg: Config, corpus: Corpus) -> dict:
     """Train one variant with one seed; its score and what it took."""
-    recipe, mask_id, same_masks = replace(Recipe(), **VARIANTS[name]), len(corpus.tokenizer), torch.Generator()
-    steps = max(1, cfg.chars // (recipe.batch_size * (L := SIZES[cfg.size]["seq_len"])))
-    state, how = begin(recipe, seed, steps, mask_id + 1, SIZES[cfg.size])
-    start = time.perf_counter()
+    recipe, L = replace(Recipe(), **VARIANTS[name]), SIZES[cfg.size]["seq_len"]
+    steps, loss = max(1, cfg.chars // (recipe.batch_size * L)), OBJECTIVES[recipe.objective]
+    state, how = begin(recipe, seed, steps, len(corpus.tokenizer) + 1, SIZES[cfg.size])
+    x_0 = corpus.windows(L, cfg.windows)
+
+    def batch(rng):
+        return corpus.batch(recipe.batch_size * recipe.cut, L // recipe.cut, rng)
+
     with sharpened(recipe.attention_scale):
-        for _ in track(range(steps), f"{name}, seed {seed}", console=console, transient=True):
-            x_0 = corpus.batch(recipe.batch_size * recipe.cut, L // recipe.cut, state.rng)
-            update(state, how, OBJECTIVES[recipe.objective], x_0.to(state.device))
-        seconds = time.perf_counter() - start
-        x_0, weights = corpus.windows(L, cfg.windows).to(state.device), state.weights.eval()
-        score = estimate_nelbo(weights, x_0, mask_id, cfg.samples, same_masks.manual_seed(0), given=1)
-    result = {"nelbo": score.mean, "stderr_over_windows": score.stderr, "steps": steps, "seconds": seconds}
+        result = trained(f"{name}, seed {seed}", state, how, loss, batch, x_0, cfg.samples)
     return {**result, "recipe": asdict(recipe)}
 
 

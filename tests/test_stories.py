@@ -40,7 +40,7 @@ def test_what_is_counted_of_texts(stories):
 def learner(tmp_path):
     """The folder of a network that nobody trained, and the documents whose tokens it knows."""
     text = tmp_path / "tales.txt"
-    text.write_text(f"\n{END}\n".join(STORIES * 80), encoding="utf-8")
+    text.write_text(f"\n{END}\n".join(STORIES * 160), encoding="utf-8")
     corpus = load_corpus(str(text), "bpe", vocab_size=300)
     net = Transformer(TransformerConfig(corpus.tokenizer.mask_id + 1, 160, n_layer=1, n_head=2, d_model=16))
     for p in net.parameters():
