@@ -38,7 +38,7 @@ class TransformerConfig:
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} = {getattr(self, name)!r} is not one of {', '.join(known)}")
         if self.causal and self.time != "none":
-            raise UserError(f"a GPT masks nothing, so it has no time to be told: with time {self.time!r} it cannot be")
+            raise UserError(f"a GPT masks nothing and has no time to be told: leave time at none, not {self.time!r}")
 
 
 class ReluSquared(nn.Module):
