@@ -181,8 +181,9 @@ def main(cfg: Config) -> None:
     if cfg.train:
         train(cfg, folder)
     if cfg.generate:
-        shipped = f"{'tinystories' if cfg.preset in stories.TEXTS else 'shakespeare'}-{NAME}"
-        generate(cfg, folder if cfg.train or cfg.out else shipped)
+        tells = cfg.preset in stories.TEXTS
+        shipped = f"{'tinystories' if tells else 'shakespeare'}-{NAME}"
+        generate(cfg, folder if cfg.train or cfg.out or (tells and folder.is_dir()) else shipped)
 
 
 if __name__ == "__main__":

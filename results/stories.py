@@ -1,7 +1,8 @@
-"""What does the small story model that ships know? Its bound on held-out stories, and whether its own ones end.
+"""What does a small story model know? Its bound on held-out stories, and whether its own ones end.
 
-    python results/stories.py            a few minutes on one thread
-    python results/stories.py --card     write the model's card anew, from the numbers that are there
+    python results/stories.py --model runs/diffusion-tinystories-quick   a few minutes on one thread
+    python results/stories.py                                            the one in weights/, and its card
+    python results/stories.py --card                                     the card alone, from the numbers there are
 
 Stories that end are counted, and words that stand in the training text; held-out stories are measured the same way.
 Then it is asked something: a question with the answer to be filled in, and a story of which only the middle is missing.
@@ -83,8 +84,10 @@ def measure(cfg: Config) -> dict:
     for way, options in track(WAYS.items(), "writing", console=console, transient=True):
         wholes = lm.generate(cfg.texts, prompt=prompt["prompt"], whole=True, **options, **how)
         writing[way] = about(wholes, known) | {"samples": [whole.split(END)[0] for whole in wholes[:2]]}
+    made = {key: lm.config.get(key) for key in ("model", "training")} | {"by": lm.config.get("made_by", {})}
     return {
         "model": cfg.model,
+        "trained": made | {"parameters": lm.model.num_parameters()},
         "corpus": {"name": corpus.name, "sha256": corpus.sha256, "chars_per_token": corpus.chars_per_token},
         **{"windows": len(x_0), "masks": cfg.samples, "seed": cfg.seed, "temperature": cfg.temperature},
         "bound": nats_per_char(lm.score_windows(x_0, cfg.samples, cfg.seed), corpus),
