@@ -83,11 +83,7 @@ QUEUE = [  # what, command, what stands here when it is done
     ("the schedule study at 10.7M: twelve runs, three seeds", "with step 7", "`schedule_study_10m.json`, figure"),
     ("124M: time of a step, share of the peak, memory", "with step 7", "`throughput_124m.json`"),
     ("124M: the twelve runs, as far as time goes", "with step 7", "`schedule_study_124m_pilot.json`"),
-    (
-        "the large models for TinyStories; their text is 2.2 GB and wants 32 GB of memory",
-        "`python diffusion.py --train --preset tinystories-45m`, then `tinystories-142m`",
-        "`tinystories_large.json`",
-    ),
+    ("TinyStories, large", "`diffusion.py --train --preset tinystories-45m`, `-142m`", "`tinystories_large.json`"),
     ("ways to write, with the weights of 10.7M", "`python results/sampling_frontier.py`", "`sampling_frontier.json`"),
 ]
 
@@ -109,11 +105,6 @@ def recipes(numbers: dict) -> str:
     base, *rows = numbers["summary"]
     seeds, rows = len(base["seeds"]), sorted(rows, key=lambda r: r.get("difference", 0))
     whole = [r for r in rows if len(r["seeds"]) == seeds]
-    groups = {
-        "helped": [r for r in whole if r["clear"] and r["difference"] < 0],
-        "hurt": [r for r in whole if r["clear"] and r["difference"] > 0],
-        "no clear difference": [r for r in whole if not r["clear"]],
-    }
     net = numbers["sizes"]
     text = [
         "\n## Which recipe trains best?\n",
@@ -129,8 +120,8 @@ def recipes(numbers: dict) -> str:
         "| changed | | against the base, nats | verdict |",
         "|---|---|---:|---|",
     ]
-    for verdict, mine in groups.items():
-        text += [line(r, verdict) for r in mine]
+    for said in ("helped", "hurt", "no clear difference"):
+        text += [line(r, said) for r in whole if verdict(r) == said]
     part = [r for r in rows if r not in whole]
     text += [line(r, f"{len(r['seeds'])} of {seeds} seeds") for r in part if "difference" in r]
     missing = [r["variant"] for r in part] + numbers["not_run"]
@@ -147,32 +138,51 @@ def base_of(numbers: dict) -> str:
     )
 
 
-def line(r: dict, verdict: str) -> str:
-    return f"| {r['factor']} | {r['variant']} | {r['difference']:+.4f} ± {r['stderr']:.4f} | {verdict} |"
+def line(r: dict, said: str) -> str:
+    return f"| {r['factor']} | {r['variant']} | {r['difference']:+.4f} ± {r['stderr']:.4f} | {said} |"
+
+
+def verdict(r: dict) -> str:
+    return ("hurt" if r["difference"] > 0 else "helped") if r["clear"] else "no clear difference"
 
 
 def ablations(numbers: dict) -> str:
     """What each option of the backbone is worth, in the order of the plan."""
     base, *rows = numbers["summary"]
     whole = [r for r in rows if len(r["seeds"]) == len(base["seeds"])]
-    how, size = numbers["runs"][0]["training"], numbers["runs"][0]["parameters"]
+    missing = [r["variant"] for r in rows if r not in whole] + numbers["not_run"]
     text = [
         "\n## What are the options of the backbone worth?\n",
-        f"None is on in the base, a network of {size:,} weights that reads {numbers['chars']:,} characters of Tiny "
-        f"Shakespeare (Muon at learning rate {how['lr']:g}, {how['batch_size']} windows a step): **≤ "
-        f"{base['nelbo']:.4f}** nats per character on {numbers['windows']} held-out windows. Differences are taken "
-        f"seed by seed; ± is the standard error over {len(base['seeds'])} seeds; a verdict wants the 95 % interval of "
-        "Student's t to leave out zero. What helps or does not in so short a training may differ in a long one.\n",
+        f"None is on in the base (Muon, RoPE), which has {numbers['runs'][0]['parameters']:,} weights and reads "
+        f"{numbers['chars']:,} characters of Tiny Shakespeare: **≤ {base['nelbo']:.4f}** nats per character on "
+        f"{numbers['windows']} held-out windows. Differences, errors, verdicts: as above.\n",
         "| option | | against the base, nats | verdict |",
         "|---|---|---:|---|",
-        *(
-            line(r, "no clear difference" if not r["clear"] else "hurt" if r["difference"] > 0 else "helped")
-            for r in whole
-        ),
-        f"\nNumbers: `results/ablations.json`, made by `{numbers['made_by']['command']}`.",
+        *(line(r, verdict(r)) for r in whole),
+        f"\nNot yet run with all seeds: {'; '.join(missing) or 'nothing'}. Numbers: `results/ablations.json`, made by "
+        f"`{numbers['made_by']['command']}`.",
     ]
-    missing = [r["variant"] for r in rows if r not in whole] + numbers["not_run"]
-    return "\n".join([*text, f"\nNot yet run with all seeds: {'; '.join(missing)}." if missing else ""])
+    return "\n".join(text)
+
+
+def tales(numbers: dict) -> str:
+    """Whether stories end, whether their words are words, and what the first of each way says."""
+    bound, made = numbers["bound"], numbers["trained"]
+    rows = {f"written {way}": told for way, told in numbers["writing"].items()} | {"held out": numbers["held_out"]}
+    text = [
+        "\n## Do stories end?\n",
+        f"A diffusion model of {made['parameters']:,} weights, {made['training']['steps']:,} steps of "
+        f"{made['training']['batch_size']} windows of TinyStories by the token: ≤ {bound['nats_per_char']:.3f} ± "
+        f"{bound['stderr']:.3f} nats per character on {numbers['windows']} held-out windows.\n",
+        "| stories | texts | end within the window | words that stand in no story it read |",
+        "|---|---:|---:|---:|",
+    ]
+    for whose, told in rows.items():
+        end, error = told["ended"].values()
+        text.append(f"| {whose} | {told['texts']:,} | {end:.0%} ± {error:.0%} | {told['unknown_words']:.1%} |")
+    for way, told in numbers["writing"].items():
+        text.append(f"\nThe first one written {way}:\n\n> {' '.join(told['samples'][0].split())}")
+    return "\n".join([*text, f"\nNumbers: `results/tinystories.json`, made by `{numbers['made_by']['command']}`."])
 
 
 def quality(numbers: dict) -> str:
@@ -218,6 +228,7 @@ SECTIONS = {
     "recipes.json": ("summary", recipes),
     "ablations.json": ("summary", ablations),
     "time_to_quality.json": ("marks", quality),
+    "tinystories.json": ("writing", tales),
 }
 
 
