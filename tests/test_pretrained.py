@@ -16,8 +16,9 @@ import microdlm
 from microdlm.canvas import slide
 from microdlm.cost import CountForwards
 from microdlm.errors import UserError
+from microdlm.hub import WEIGHTS
 from microdlm.likelihood import Estimate, estimate_nelbo
-from microdlm.pretrained import WEIGHTS, LanguageModel, load
+from microdlm.pretrained import LanguageModel, load
 from microdlm.runs import write_json, write_tensors
 from microdlm.samplers import SAMPLERS
 from microdlm.tokenizers import END, BPETokenizer, CharTokenizer
@@ -125,7 +126,7 @@ def test_loading_leaves_chance_alone(tmp_path):
 
 
 def test_a_name_nobody_knows_gets_the_nearest(monkeypatch, tmp_path):
-    monkeypatch.setattr("microdlm.pretrained.WEIGHTS", tmp_path)
+    monkeypatch.setattr("microdlm.hub.WEIGHTS", tmp_path)
     for name in ("shakespeare-gpt", "shakespeare-diffusion"):
         save(tmp_path / name, network(name.split("-")[1]))
     assert load("shakespeare-gpt").kind == "gpt"
