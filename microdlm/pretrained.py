@@ -112,6 +112,22 @@ class LanguageModel:
         *_, x = self.write(self.page(text, n), **how)
         return [self.tokenizer.decode(row) for row in x]
 
+    def trajectory(self, text: str, **how) -> list[str]:
+        """Every state on the way from `text` to what `infill` makes of it, as texts; MASK is shown as a dot."""
+        x = self.page(text)
+        return [self.tokenizer.decode(state[0]) for state in (x, *self.write(x, **how))]
+
+    def refine(self, text: str, n: int = 1, prompt: str = "", **how) -> list[str]:
+        """Go over a finished text: all but the `prompt` it begins with is masked and drawn anew, a share at a time.
+        `how`: num_steps, share, again and what `draw` takes, see revising.refine. UserError: it is a GPT, or no fit."""
+        head, tail = self.page(prompt, n), self.page(text.removeprefix(prompt), n)
+        x = torch.cat([head, tail], dim=1)
+        if not text.startswith(prompt) or x.size(1) > self.model.cfg.seq_len:
+            raise UserError(f"refine takes {self.model.cfg.seq_len} tokens at most, which begin with the prompt")
+        given = (torch.arange(x.size(1), device=x.device) < head.size(1)).expand_as(x)
+        *_, x = self.write(x, "refine", given=given, **how)
+        return [self.tokenizer.decode(row) for row in x]
+
     def page(self, text: str, n: int = 1) -> Int[Tensor, "n L"]:
         """`text` with its blanks as MASKs, n times. UserError: it is too long, or begins with a blank for a GPT."""
         x = canvas(text, self.tokenizer, LONGEST).repeat(n, 1).to(self.device)
