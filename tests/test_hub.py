@@ -253,6 +253,16 @@ def test_a_folder_comes_before_the_hub(hub, folder):
     assert microdlm.load(NAME).kind == "diffusion" and not hub.asked
 
 
+def test_from_a_shell_with_the_address_in_the_environment(hub, folder):
+    """As a user runs it, in a process of its own that reads HF_ENDPOINT itself."""
+    hub.repos[NAME] = as_files(folder)
+    env = os.environ | {"HF_ENDPOINT": hub.url, "HF_HOME": "home", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "microdlm", "generate", "--model", NAME, "--prompt", "ab", "--length", "8"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == microdlm.load(folder).generate(n=1, prompt="ab", length=8, temperature=0.8)[0] + "\n"
+
+
 # Pushed
 
 

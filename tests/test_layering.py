@@ -20,13 +20,15 @@ ORDER = [
     *("state", "training", "pretrained", "publishing", "terminal", "comparison", "lesson"),  # what people use
     *("exporting", "export_web"),  # what a browser runs
     *("recording", "moments", "score", "screen", "player", "picture"),  # a text while it is written
+    "__main__",  # all of it, from a terminal
 ]
 LONGER = {
     "visualize": (300, "six things to watch, as planned")
 }  # modules over 200 lines: name -> (lines allowed, the reason)
 # Lines in all. 2,400 was planned without tokenizers, comparison, nine ways to write, lessons, the race (650)
-# the site's models (250), a second optimizer and what runs on clusters need of the loop (60), the Hub (180).
-CORE = 5000
+# the site's models (250), a second optimizer and what runs on clusters need of the loop (60), the Hub (180)
+# and the command line (190).
+CORE = 5190
 SCRIPTS = [*ROOT.glob("*.py"), *ROOT.glob("results/*.py"), *ROOT.glob("weights/*.py"), *ROOT.glob("steps/*.py")]
 
 
