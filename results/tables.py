@@ -75,7 +75,8 @@ def ladder() -> str:
         rows.append(f"| [`{name}`](steps/{name}.py) | {question} | {text.format(**numbers)} | {took} |")
     threads = steps["step0_masking"]["made_by"]["threads"]
     rows += [
-        f"| [`step7_schedule_study`](steps/step7_schedule_study.py) | Does the schedule matter? | {study()} | {study_seconds(steps)} |",
+        "| [`step7_schedule_study`](steps/step7_schedule_study.py) | Does the schedule matter? | "
+        f"{study()} | {study_seconds(steps)} |",
         "",
         f"± is one standard deviation over seeds {', '.join(map(str, steps['step0_masking']['seeds']))}, in step 7 one "
         f"standard error; seconds on {threads} CPU thread{'s' * (threads > 1)}. Numbers: `results/steps.json`, made by "
