@@ -30,7 +30,7 @@ COMMANDS = {  # command: what it writes
     "python results/recipes.py": "recipes.json",
     "python results/time_to_quality.py": "time_to_quality.json",
     "python results/training_speed.py": "training_speed.json",
-    "python results/epochs.py": "epochs.json",
+    "python results/epochs.py …": "epochs.json",
     "python results/budgets.py": "budgets.json",
     "python results/growth.py": "growth.json",
     "python -m study run, then analyse": "schedule_study_nano.json",
@@ -49,7 +49,9 @@ CORES = """
 | does what helps a short training help a longer and larger one? | `python results/recipes.py --size small --chars 4096000 --out results/recipes_small.json` |
 | the same of a quality's text | `python results/time_to_quality.py --size small --chars 8192000 --out results/time_to_quality_small.json` |
 | whole training steps against a textbook's; wants a machine that does nothing else | `python results/training_speed.py` |
-| epochs against likelihood on a tenth of the text, as far as 100 | `python results/epochs.py --epochs 10 30 100` |
+| epochs against likelihood on a tenth of the text, as far as 100 | `python results/epochs.py --epochs 10 30 100 --out results/epochs_small.json` |
+| the published budgets; the transformer takes hours | `python results/budgets.py mlp`, then `transformer` |
+| what growing costs; wants a machine that does nothing else | `python results/growth.py` |
 """  # noqa: E501
 QUEUE_HEAD = """
 ## Not yet run: what wants a GPU
