@@ -7,7 +7,7 @@ python results/page.py --check    exit with 1 if it is not what the JSON says
 import sys
 from pathlib import Path
 
-from sections import budgets, epochs, growth, quality, recipes, speed
+from sections import ablations, budgets, epochs, growth, quality, recipes, speed
 
 from microdlm.runs import ROOT, read_json
 
@@ -30,7 +30,9 @@ COMMANDS = {  # command: what it writes
     "python results/sampling_frontier.py": "sampling_frontier.json",
     "python results/sampling_speed.py": "sampling_speed.json",
     "python results/recipes.py": "recipes.json",
+    "python results/ablations.py": "ablations.json",
     "python results/time_to_quality.py": "time_to_quality.json",
+    "python results/stories.py": "tinystories.json",
     "python results/training_speed.py": "training_speed.json",
     "python results/epochs.py …": "epochs.json",
     "python results/budgets.py": "budgets.json",
@@ -47,6 +49,7 @@ CORES = """
 
 | run | command |
 |---|---|
+| what each option of the backbone is worth | `python results/ablations.py`, half an hour; it goes on where it was |
 | the rest of the search | `python results/recipes.py` goes on where it was |
 | does what helps a short training help a longer and larger one? | `python results/recipes.py --size small --chars 4096000 --out results/recipes_small.json` |
 | the same of a quality's text | `python results/time_to_quality.py --size small --chars 8192000 --out results/time_to_quality_small.json` |
@@ -94,7 +97,11 @@ QUEUE = [  # what, command, what stands here when it is done
         "`python -m study run --preset fineweb-124m`, `status`, `analyse`",
         "`schedule_study_fineweb-124m.json`",
     ),
-    ("models for TinyStories", "with its presets", "`tinystories.json`"),
+    (
+        "the large models for TinyStories; their text is 2.2 GB and wants 32 GB of memory",
+        "`python diffusion.py --train --preset tinystories-45m`, then `tinystories-142m`",
+        "`tinystories_large.json`",
+    ),
     ("ways to write, with the weights of 10.7M", "`python results/sampling_frontier.py`", "`sampling_frontier.json`"),
 ]
 
@@ -113,6 +120,7 @@ def state(name: str) -> str:
 
 SECTIONS = {
     "recipes.json": ("summary", recipes),
+    "ablations.json": ("summary", ablations),
     "time_to_quality.json": ("marks", quality),
     "epochs.json": ("summary", epochs),
     "budgets.json": ("models", budgets),

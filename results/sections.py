@@ -48,6 +48,30 @@ def line(r: dict, verdict: str) -> str:
     return f"| {r['factor']} | {r['variant']} | {r['difference']:+.4f} ± {r['stderr']:.4f} | {verdict} |"
 
 
+def ablations(numbers: dict) -> str:
+    """What each option of the backbone is worth, in the order of the plan."""
+    base, *rows = numbers["summary"]
+    whole = [r for r in rows if len(r["seeds"]) == len(base["seeds"])]
+    how, size = numbers["runs"][0]["training"], numbers["runs"][0]["parameters"]
+    text = [
+        "\n## What are the options of the backbone worth?\n",
+        f"None is on in the base, a network of {size:,} weights that reads {numbers['chars']:,} characters of Tiny "
+        f"Shakespeare (Muon at learning rate {how['lr']:g}, {how['batch_size']} windows a step): **≤ "
+        f"{base['nelbo']:.4f}** nats per character on {numbers['windows']} held-out windows. Differences are taken "
+        f"seed by seed; ± is the standard error over {len(base['seeds'])} seeds; a verdict wants the 95 % interval of "
+        "Student's t to leave out zero. What helps or does not in so short a training may differ in a long one.\n",
+        "| option | | against the base, nats | verdict |",
+        "|---|---|---:|---|",
+        *(
+            line(r, "no clear difference" if not r["clear"] else "hurt" if r["difference"] > 0 else "helped")
+            for r in whole
+        ),
+        f"\nNumbers: `results/ablations.json`, made by `{numbers['made_by']['command']}`.",
+    ]
+    missing = [r["variant"] for r in rows if r not in whole] + numbers["not_run"]
+    return "\n".join([*text, f"\nNot yet run with all seeds: {'; '.join(missing)}." if missing else ""])
+
+
 def quality(numbers: dict) -> str:
     """Characters to each mark, plain beside ours, and the factor at the plain recipe's end."""
     rows = [r for r in numbers["marks"] if r["plain"] or r["ours"]]

@@ -13,10 +13,11 @@ import torch
 from hypothesis import settings
 
 from microdlm import playlets
-from microdlm.corpus import DATA, Corpus, load_corpus
+from microdlm.corpus import Corpus, load_corpus
 from microdlm.lesson import Config
 from microdlm.oracle import MarkovDenoiser
 from microdlm.runs import ROOT
+from microdlm.sources import DATA
 from microdlm.transformer import Transformer, TransformerConfig
 
 settings.register_profile("repeatable", derandomize=True, deadline=None)  # the same examples on every machine

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from microdlm import attention
+from microdlm import attention, search
 from microdlm.likelihood import exact_curve
 from microdlm.runs import ROOT
 from microdlm.transformer import Transformer, TransformerConfig
@@ -92,26 +92,26 @@ def some(variant: str, *values: float) -> list[dict]:
     return [{"variant": variant, "seed": s, "nelbo": v} for s, v in enumerate(values)]
 
 
-def test_a_difference_is_taken_seed_by_seed(recipes):
+def test_a_difference_is_taken_seed_by_seed():
     """The seeds differ by far more than the recipes; the differences are -0.1, -0.2 and -0.3."""
     base, mine = some("base", 1.0, 2.0, 3.0), some("batch 8", 0.9, 1.8, 2.7)
-    found = recipes.paired(mine[::-1], base)
+    found = search.paired(mine[::-1], base)
     assert found["difference"] == pytest.approx(-0.2)
     assert found["stderr"] == pytest.approx(0.1 / math.sqrt(3))
     assert not found["clear"]  # 3.46 standard errors, and with three seeds it takes 4.30
-    assert recipes.paired(some("batch 8", 0.9, 1.89, 2.9), base)["clear"]
-    assert recipes.paired(mine[:2], base)["difference"] == pytest.approx(-0.15)  # over the seeds that both have
-    assert recipes.paired(mine[:1], base) == {}  # one seed has no error
+    assert search.paired(some("batch 8", 0.9, 1.89, 2.9), base)["clear"]
+    assert search.paired(mine[:2], base)["difference"] == pytest.approx(-0.15)  # over the seeds that both have
+    assert search.paired(mine[:1], base) == {}  # one seed has no error
 
 
-def test_the_critical_values_are_students(recipes):
+def test_the_critical_values_are_students():
     stats = pytest.importorskip("scipy.stats")
-    for n, value in recipes.T_95.items():
+    for n, value in search.T_95.items():
         assert value == pytest.approx(stats.t.ppf(0.975, n - 1), abs=0.01)
 
 
 def test_a_row_for_every_variant_that_ran_in_the_order_of_the_plan(recipes):
-    rows = recipes.summary(some("batch 8", 0.9, 1.9) + some("base", 1.0, 2.1))
+    rows = search.summary(some("batch 8", 0.9, 1.9) + some("base", 1.0, 2.1), recipes.FACTORS)
     assert [(r["variant"], r["nelbo"], "difference" in r) for r in rows] == [
         ("base", pytest.approx(1.55), False),
         ("batch 8", pytest.approx(1.4), True),
@@ -242,6 +242,17 @@ def test_bounds_are_called_bounds_and_exact_values_are_not(page):
     text = page.budgets({"batch": 64, "length": 256, "models": models})
     assert "| ≤ 3.4000 ± 0.0100 | 3.3100 ± 0.0010 | 3.31, 3.31 |" in text
     assert text.count("3.31, 3.31") == 1  # what was published stands beside its own recipe only
+
+
+def test_the_page_says_what_an_option_is_worth(page):
+    rows = [row("good", -0.2, True), row("bad", 0.3, True), row("noise", -0.4, False), row("half", -0.9, True, 2)]
+    base = {"factor": "base", "variant": "base", "nelbo": 2.3456, "seeds": [0, 1, 2]}
+    run = {"training": {"lr": 0.006, "batch_size": 16}, "parameters": 344_448}
+    numbers = {"summary": [base, *rows], "runs": [run], "not_run": ["never"], "made_by": {"command": "python x"}}
+    text = page.ablations(numbers | {"chars": 1_024_000, "windows": 64})
+    assert "| good | -0.2000 ± 0.0123 | helped |" in text and "| bad | +0.3000 ± 0.0123 | hurt |" in text
+    assert "| noise | -0.4000 ± 0.0123 | no clear difference |" in text and "| half |" not in text
+    assert "≤ 2.3456" in text and "Not yet run with all seeds: half; never." in text
 
 
 def test_the_page_is_what_the_numbers_say(page):
