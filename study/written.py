@@ -52,5 +52,8 @@ def words_of_samples(found: dict) -> list[str]:
         + (f", and up to {max(same):.2f} between linear and loglinear, which are equal." if same else ".")
     ]
     if (r := found["rank_correlation"]) is not None:
-        said.append(f"* Runs with the better bound write what the judge finds likelier: rank correlation {r:+.2f}.")
+        said.append(
+            f"* Rank correlation, over runs, of the bound and the judge's nats: {r:+.2f} (at +1, the better the "
+            "bound, the likelier what is written)."
+        )
     return said

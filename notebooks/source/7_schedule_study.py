@@ -181,7 +181,7 @@ if size(True, False):
 #
 # in units of one token. For `linear`, $w = 1/u$: the integral diverges, but as slowly as a logarithm. For `sqrt`,
 # $w = 1/2u^2$: as fast as $1/u$. For `cosine` it is $\frac{\pi^2}{4}(1 + \frac2\pi) = 4.04$. (A text has $L$ tokens,
-# so shares below about $1/L$ hardly occur; the column beside leaves them out.)
+# so shares below about $1/L$ hardly occur: the prediction leaves them out.)
 
 # %%
 noise_of = {}
@@ -454,20 +454,27 @@ for family, effects in study["effects"].items():
 # what follows is a hypothesis for the next study, not a finding of this one.
 
 # %%
-fig, ax = plt.subplots(figsize=(6, 3))
+fig, ax = plt.subplots(figsize=(6.5, 3.2))
+offsets = {"linear": (-8, 4), "loglinear": (-8, -9), "sqrt": (-8, -12)}
 for name in SIX:
     gap = (seeds[name, "uniform"] - seeds["linear", "uniform"]).mean()
-    x = (noise_of[name] / noise_of["linear"]) ** 0.5
+    x, seen = (noise_of[name] / noise_of["linear"]) ** 0.5, measured[name] / measured["linear"]
+    ax.plot([x, seen], [gap, gap], color=BLUE, linewidth=1)
     ax.plot(x, gap, "o", color=BLUE)
-    ax.annotate(name, (x, gap), xytext=(7, -3), textcoords="offset points")
+    ax.plot(seen, gap, "o", color=BLUE, mfc="white")
+    left = name in offsets
+    ax.annotate(name, (min(x, seen) if left else max(x, seen), gap), offsets.get(name, (9, 0)),
+                textcoords="offset points", va="center", ha="right" if left else "left")  # fmt: skip
 ax.axhspan(-floor, floor, color=GREY, alpha=0.25)
-ax.set(xlabel="predicted gradient noise, relative to linear", ylabel="nats above linear", title="After the fact")
-ax.margins(x=0.2)
+ax.set(xlabel="gradient noise, relative to linear; filled: predicted, open: measured", ylabel="nats above linear")
+ax.set(xscale="log", title="After the fact")
+ax.set_xticks([0.5, 1, 2, 4], ["0.5", "1", "2", "4"])
+ax.minorticks_off()
 plt.show()
 
 # %% [markdown]
-# The less noise, the better, for all six. It fits well, and it was found by looking: six points, one of many curves
-# that could have been drawn. If noise is the reason, the effect should shrink with larger batches and longer training.
+# Less noise goes with the better score, roughly. But that was found by looking: six points, one of many pictures that
+# could have been drawn. If noise is the reason, the effect should shrink with larger batches and longer training.
 # *That* can be promised before the next study.
 #
 # ## To take away
