@@ -104,17 +104,16 @@ def fetch() -> str:
         raise UserError(f"WikiText-2 cannot be fetched ({type(e).__name__}): name a file with --wikitext") from None
 
 
-def measure(job: Job, ask: Evaluate, judge, x_0, other, device: str) -> dict:
-    """One run."""
+def measure(job: Job, ask: Evaluate, judge, real: np.ndarray | None, other, device: str) -> dict:
+    """One run. `real`: features of held-out text, for MAUVE; `other`: windows of WikiText-2."""
     lm = last_weights(job.folder(ask.out), device)
     x = write(lm, ask)
     found = read(x, lm.tokenizer, judge)
     if other is not None:
         e = estimate_nelbo(lm.model, other.to(device), lm.mask_id, PRESETS[job.preset].samples, masks())
         found["wikitext"] = {"value": e.mean, "stderr": e.stderr}  # nats per token, an upper bound
-    if ask.mauve:
-        texts = [[lm.tokenizer.decode(row) for row in rows] for rows in (x, x_0)]
-        found["mauve"] = mauve(*map(judge.features, texts))
+    if real is not None:
+        found["mauve"] = mauve(judge.features([lm.tokenizer.decode(row) for row in x]), real)
     return found | {"sample": lm.tokenizer.decode(x[0])}
 
 
@@ -137,20 +136,16 @@ def evaluate(ask: Evaluate) -> Path:
     if not found:
         raise UserError(f"{ask.out / ask.preset} has no finished run: python -m study run --preset {ask.preset}")
     corpus, L = text(ask.preset)[0], PRESETS[ask.preset].net["seq_len"]
-    judge, other, x_0 = (
-        pick(ask.judge, corpus.name, device),
-        wikitext(ask, corpus.tokenizer, L),
-        corpus.windows(L, ask.texts),
-    )
+    judge, other = pick(ask.judge, corpus.name, device), wikitext(ask, corpus.tokenizer, L)
+    x_0 = corpus.windows(L, ask.texts)
     if len(x_0) < ask.texts:
         raise UserError(f"there are {len(x_0)} held-out windows to compare with: ask for so many texts at most")
-    settings = {name: getattr(ask, name) for name in SETTINGS} | {
-        "judge": judge.name,
-        "wikitext": Path(ask.wikitext).name,
-    }
+    real = judge.features([corpus.tokenizer.decode(row) for row in x_0]) if ask.mauve else None
+    settings = {name: getattr(ask, name) for name in SETTINGS}
+    settings |= {"judge": judge.name, "wikitext": Path(ask.wikitext).name}
     runs = []
     for job, done in track(found.items(), "writing and judging", console=console):
-        row = kept(job.folder(ask.out), settings, partial(measure, job, ask, judge, x_0, other, device))
+        row = kept(job.folder(ask.out), settings, partial(measure, job, ask, judge, real, other, device))
         arm = {"schedule": job.arm.schedule, "masking": job.arm.masking, "seed": job.seed}
         runs.append(arm | {"nelbo": done["nelbo"]} | row)
     numbers = {"preset": ask.preset, "grid": ask.grid, **settings, "real_text": read(x_0, corpus.tokenizer, judge)}

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from itertools import product
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -190,6 +191,26 @@ def test_mauve_that_is_not_installed_is_one_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "mauve", None)
     with pytest.raises(UserError, match="pip install"):
         evaluate.mauve(np.zeros((2, 2)), np.zeros((2, 2)))
+
+
+def test_mauve_is_asked_of_what_was_written_and_of_held_out_text(finished, tmp_path, monkeypatch, play):
+    """With a small featurizer, how many e and line breaks: what is handed over, and that the page shows it."""
+    handed = []
+
+    def compute_mauve(p_features, q_features, seed, verbose):
+        handed.append((p_features, q_features, seed))
+        return SimpleNamespace(mauve=0.5 + seed / 100)
+
+    monkeypatch.setitem(sys.modules, "mauve", SimpleNamespace(compute_mauve=compute_mauve))
+    monkeypatch.setattr(
+        Language, "features", lambda self, texts: np.array([[t.count("e"), t.count("\n")] for t in texts])
+    )
+    found = read_json(evaluate.evaluate(replace(finished[1], mauve=True, results=tmp_path)))
+    rows = [runner.text("nano")[0].tokenizer.decode(row) for row in runner.text("nano")[0].windows(16, 6)]
+    assert all(np.array_equal(q, [[t.count("e"), t.count("\n")] for t in rows]) for _, q, _ in handed)
+    assert [seed for *_, seed in handed] == [0, 1, 2] * 6 and len({p.tobytes() for p, *_ in handed}) > 1
+    assert found["arms"][0]["mauve"]["value"] == pytest.approx(0.51) and found["runs"][0]["mauve"]["sd"] > 0
+    assert "| MAUVE |" in "\n".join(written.samples(found))
 
 
 # ---- the command ----
