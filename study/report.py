@@ -1,4 +1,4 @@
-"""An analysis as files: the JSON, a page with its table and its words, a figure of effects and one of curves."""
+"""An analysis as files: the JSON, a page with its tables and its words, a figure of effects and one of curves."""
 
 from pathlib import Path
 
@@ -6,17 +6,24 @@ from microdlm.colours import COLOURS
 from microdlm.figures import figure
 from microdlm.runs import ROOT, provenance, read_json, write_json
 from study.analyse import LEVEL
+from study.written import samples
 
 LOOKS = {"uniform": ("o", COLOURS["diffusion"], -0.13), None: ("s", COLOURS["other"], 0.13)}  # None: masking by type
 
 
+def stem(preset: str, grid: str) -> str:
+    return f"schedule_study_{preset}" + "_published" * (grid == "published")
+
+
 def write(found: dict, results: Path) -> Path:
-    """Returns the page."""
-    name = f"schedule_study_{found['preset']}" + "_published" * (found["grid"] == "published")
+    """Returns the page. What `evaluate` has left in the folder stands in it too."""
+    name = stem(found["preset"], found["grid"])
     results.mkdir(parents=True, exist_ok=True)
     write_json(results / f"{name}.json", found | {"seed": found["seeds"][0], "made_by": provenance()})
     page = results / f"{name}.md"
-    page.write_text("\n".join(lines(found, name)) + "\n", encoding="utf-8")
+    beside = results / f"{name}_samples.json"
+    written = samples(read_json(beside)) if beside.exists() else []
+    page.write_text("\n".join([*lines(found, name), *written, *reference()]) + "\n", encoding="utf-8")
     names = list(dict.fromkeys(arm["schedule"] for arm in found["arms"]))
     with figure(results / "figures" / f"{name}.png", width=9.0, height=3.6, ncols=2, sharey=True) as (_, axes):
         for ax, family in zip(axes, ("proposal", "masking"), strict=True):
@@ -101,8 +108,13 @@ def lines(found: dict, name: str) -> list[str]:
             f"| {e['of']} less {e['than']} | {e['mean']:+.4f} | {e['low']:+.4f} to {e['high']:+.4f} | {verdict} |"
         )
     page += ["", "## In words", "", *words(found)]
-    page += ["", f"![Effects with intervals](figures/{name}.png)", "", f"![Curves](figures/{name}_curves.png)", ""]
-    return page + reference()
+    return page + [
+        "",
+        f"![Effects with intervals](figures/{name}.png)",
+        "",
+        f"![Curves](figures/{name}_curves.png)",
+        "",
+    ]
 
 
 def words(found: dict) -> list[str]:
