@@ -1,7 +1,8 @@
 """How often can a text be read? Likelihood against epochs for both twins, each regularised as well as we can.
 
-    python results/epochs.py --size nano --share 0.05 --epochs 10 30 100 300      an hour and a half on one thread
-    python results/epochs.py        a GPU, or days, even on a tenth of the text; stopped, both go on where they were
+    python results/epochs.py        a GPU, or days, even on a tenth of the text; stopped, it goes on where it was
+
+Two cores: --size nano --share 0.05 --windows 64 --samples 4 --evals 10 --epochs 10 30 100 300, about two hours.
 
 For every number of epochs, each twin tries its regularisers with the first seed. Which is best, and after which step
 a run was best, one half of the held-out windows decides; the number that counts comes from the other half. The best
