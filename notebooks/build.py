@@ -64,7 +64,7 @@ def execute(notebook: nbformat.NotebookNode, **environment: str) -> float:
     paths = os.pathsep.join(filter(None, [str(ROOT), path]))
     env = os.environ | {"PYTHONPATH": paths, "MICRODLM_STILL": "1"} | environment
     quiet = ["--log-level=CRITICAL"]
-    client = NotebookClient(notebook, timeout=600, record_timing=False, extra_arguments=quiet)
+    client = NotebookClient(notebook, timeout=1800, record_timing=False, extra_arguments=quiet)
     client.execute(cwd=str(HERE), env=env)
     after = os.times()
     return sum(getattr(after, part) - getattr(before, part) for part in ("children_user", "children_system"))

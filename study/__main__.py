@@ -3,6 +3,7 @@
 python -m study plan --preset nano         what would be run, and what is done
 python -m study run --preset nano          run it, here, one after the other; again: go on where it stopped
 python -m study analyse --preset nano      judge it as study/PLAN.md says, into results/
+python -m study evaluate --preset nano     have its runs write, and a judge read that; then analyse shows it too
 python -m study prepare                    FineWeb-Edu, or a file of yours, to shards of ids
 python -m study submit, status, requeue    the same on a SLURM cluster: docs/cluster.md
 """
@@ -21,6 +22,7 @@ from microdlm.terminal import console
 from microdlm.training import pick_device
 from study.cluster import Place, queued, speed, state, submit, utilisation
 from study.grid import PRESETS, Job, jobs
+from study.judges import Evaluate
 
 
 @dataclass(frozen=True)
@@ -182,6 +184,7 @@ COMMANDS = Union[  # noqa: UP007
     Annotated[Prepare, tyro.conf.subcommand("prepare")],
     Annotated[Speed, tyro.conf.subcommand("speed")],
     Annotated[Analyse, tyro.conf.subcommand("analyse")],
+    Annotated[Evaluate, tyro.conf.subcommand("evaluate")],
 ]
 
 
