@@ -23,7 +23,11 @@ from microdlm import cli
 from microdlm.errors import UserError
 
 MODEL = "shakespeare-diffusion"
-Positional = tyro.conf.Positional
+
+
+def word(called: str):
+    """An argument without a name, shown as `called`."""
+    return tyro.conf.Positional, tyro.conf.arg(metavar=called)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +66,7 @@ class Generate(Writing):
 class Infill(Writing):
     """Fill the blanks of a text."""
 
-    text: Positional[str]  # each _ is one blank, {9} is nine; \n is a line break
+    text: Annotated[str, *word("TEXT")]  # each _ is one blank, {9} is nine; \n is a line break
     sampler: str | None = None  # how it writes; default: confidence (a GPT can only go left_to_right)
 
     def __call__(self) -> None:
@@ -73,7 +77,7 @@ class Infill(Writing):
 class Refine(Writing):
     """Go over a finished text: a share is hidden and written anew, again and again."""
 
-    text: Positional[str]  # \n is a line break
+    text: Annotated[str, *word("TEXT")]  # a finished text; \n is a line break
     prompt: str = ""  # the beginning of the text, to be left as it is
     share: float = 0.1  # how much is hidden at a time
     again: Literal["random", "confidence"] = "random"  # which tokens: any, or those the model is least sure of
@@ -87,7 +91,7 @@ class Refine(Writing):
 class Score:
     """How probable a text is: nats per token, its first token given."""
 
-    text: Positional[str] = ""  # \n is a line break
+    text: Annotated[str, *word("[TEXT]")] = ""  # \n is a line break
     file: Path | None = None  # in place of a text: a file of it
     model: str = MODEL  # a name that ships, a folder, or owner/name on the Hugging Face Hub
     samples: int = 128  # masks a window, for a diffusion model's bound
@@ -127,8 +131,8 @@ class Race:
 class Export:
     """Write a model as an ONNX file in float32: ids in, logits out."""
 
-    model: Positional[str]  # a name that ships, a folder, or owner/name on the Hugging Face Hub
-    out: Positional[Path]  # the file to write
+    model: Annotated[str, *word("MODEL")]  # a name that ships, a folder, or owner/name on the Hugging Face Hub
+    out: Annotated[Path, *word("FILE")]  # the file to write
 
     def __call__(self) -> None:
         lm = load(self.model)
@@ -148,8 +152,8 @@ class Export:
 class Push:
     """Put a model on the Hugging Face Hub, with a card of what was measured."""
 
-    model: Positional[str]  # a name that ships, or a folder
-    to: Positional[str]  # owner/name
+    model: Annotated[str, *word("MODEL")]  # a name that ships, or a folder
+    to: Annotated[str, *word("OWNER/NAME")]  # owner/name
     numbers: Path | None = None  # held-out scores for the card, by python -m microdlm.comparison --out
     private: bool = False  # only for you to see
 
