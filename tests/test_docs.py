@@ -2,8 +2,11 @@
 
 import dataclasses
 import importlib
+import os
 import re
 import shlex
+import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -112,6 +115,13 @@ def test_every_break_of_the_extras_is_in_the_guide_or_their_headers(step):
         assert -1 not in places and places == sorted(places) and len(header.splitlines()) <= 32
         assert all(f"--break {name} " in header for name in step(path.stem).BREAKS)
         assert f"python steps/{path.name}" in header and f"python steps/{path.name}" in source(PAGES[0])
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "steps").glob("extra_*.py")), ids=lambda p: p.stem)
+def test_an_extra_is_a_program_that_runs_from_anywhere(path, tmp_path):
+    env = os.environ | {"PYTHONPATH": str(ROOT), "NO_COLOR": "1"}
+    done = subprocess.run([sys.executable, path, "--help"], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 0 and "--smoke" in done.stdout and "Question." in done.stdout, done.stderr
 
 
 def test_a_paper_has_one_name():
