@@ -12,7 +12,7 @@ from types import ModuleType
 
 from microdlm.cli import one_of
 from microdlm.errors import UserError
-from microdlm.runs import ROOT
+from microdlm.runs import ROOT, read_json
 
 WEIGHTS = ROOT / "weights"
 FILES = ("config.json", "model.safetensors")
@@ -27,6 +27,10 @@ def find(name: str | Path) -> Path:
     if isinstance(name, str) and NAME.fullmatch(name) and not Path(name).parent.is_dir():
         return fetch(name)
     shipped = sorted(p.name for p in WEIGHTS.glob("*") if p.is_dir())
+    if not shipped:
+        raise UserError(
+            f"{name} is no folder, and weights ship with a clone only: give a folder, or owner/name on the Hub"
+        )
     return WEIGHTS / one_of(str(name), shipped, "model")
 
 
@@ -41,18 +45,25 @@ def client() -> ModuleType:
 
 def fetch(name: str) -> Path:
     """A folder of the library's cache with the two files of one commit of "owner/name"; offline: of the last fetched.
-    UserError, in one line: no such repository; a file is missing, cut, or has another checksum than announced."""
-    hub, commit = client(), None
-    for file in FILES:
-        try:
-            path = Path(hub.hf_hub_download(name, file, revision=commit))
-        except Exception as e:  # of its own, of the network's, of the system's: which ones depends on its version
-            why = f"{type(e).__name__}: {' '.join(str(e).split()):.80}"
-            where = f"{name} is no folder here, and the Hugging Face Hub does not give its {file}"
-            raise UserError(f"{where} ({why}): check name and network") from None
-        verify(path)
-        commit = path.parent.name
-    return path.parent
+    UserError, in one line: no such repository or none of ours; a file is missing, cut, or not what was announced."""
+    path = get(name, FILES[0])
+    config = read_json(path)
+    if not (isinstance(config, dict) and {"model", "tokenizer"} <= config.keys()):  # said before weights are fetched
+        raise UserError(f"{name} on the Hugging Face Hub is no model of this project: its config.json is another's")
+    return get(name, FILES[1], path.parent.name).parent
+
+
+def get(name: str, file: str, commit: str | None = None) -> Path:
+    """Where the library keeps a file that it has fetched, of the latest commit or of this one."""
+    hub = client()
+    try:
+        path = Path(hub.hf_hub_download(name, file, revision=commit))
+    except Exception as e:  # of its own, of the network's, of the system's: which ones depends on its version
+        why = f"{type(e).__name__}: {' '.join(str(e).split()):.80}"
+        where = f"{name} is no folder here, and the Hugging Face Hub does not give its {file}"
+        raise UserError(f"{where} ({why}): check name and network") from None
+    verify(path)
+    return path
 
 
 def verify(path: Path) -> None:

@@ -46,7 +46,11 @@ def files(model: LanguageModel | str | Path, to: str, numbers: Path | None = Non
         config, weights = with_summary(folder, lm.config), (folder / FILES[1]).read_bytes()
     scored = None if numbers is None else score_of(lm, config, numbers)
     data = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
-    return {FILES[0]: data.encode(), FILES[1]: weights, CARD: "\n".join(card(lm, config, to, scored)).encode()}
+    try:
+        page = "\n".join(card(lm, config, to, scored))
+    except (KeyError, TypeError, ValueError, AttributeError) as e:
+        raise UserError(f"what {model} says of its training cannot be put on a card ({e!r:.60})") from None
+    return {FILES[0]: data.encode(), FILES[1]: weights, CARD: page.encode()}
 
 
 def with_summary(folder: Path, config: dict) -> dict:

@@ -200,6 +200,13 @@ def test_a_file_that_is_missing_is_named(hub, folder, file):
     refused(NAME, file, "NotFound")
 
 
+@pytest.mark.parametrize("config", [b'{"architectures": ["Large"], "model": 1}', b"[]", b"3", b"{"])
+def test_of_somebody_else_s_model_the_weights_are_not_fetched(hub, folder, config):
+    hub.repos[NAME] = as_files(folder) | {"config.json": config}
+    refused("config.json")
+    assert not any("safetensors" in path for path in hub.asked)
+
+
 def test_no_such_repository(hub):
     refused(NAME, "no folder here", "NotFound")
     assert refused("no such/thing at all", of=lambda: microdlm.load("no such/thing at all")) and len(hub.asked) == 1
@@ -251,6 +258,11 @@ def test_a_folder_comes_before_the_hub(hub, folder):
     refused("unknown model", NAME)
     folder.rename(NAME)
     assert microdlm.load(NAME).kind == "diffusion" and not hub.asked
+
+
+def test_where_no_weights_ship_it_says_where_they_do(monkeypatch, tmp_path):
+    monkeypatch.setattr("microdlm.hub.WEIGHTS", tmp_path / "none")
+    refused("shakespeare-gpt", "clone", of=lambda: microdlm.load("shakespeare-gpt"))
 
 
 def test_from_a_shell_with_the_address_in_the_environment(hub, folder):
@@ -335,6 +347,13 @@ def test_numbers_of_something_else_are_refused_before_anything_is_sent(hub, tmp_
     numbers = {k: v for k, v in (json.loads(TWINS.read_text()) | change).items() if v is not None}
     (tmp_path / "numbers.json").write_text(json.dumps(numbers))
     refused("numbers.json", of=lambda: push("shakespeare-diffusion", NAME, "numbers.json"))
+    assert not hub.asked
+
+
+@pytest.mark.parametrize("odd", [{"made_by": 3}, {"summary": []}, {"summary": {"validations": [{}]}}], ids=str)
+def test_a_configuration_that_makes_no_card_is_one_line(hub, folder, odd):
+    write_json(folder / "config.json", json.loads((folder / "config.json").read_text()) | odd)
+    refused("card", of=lambda: push(folder, NAME))
     assert not hub.asked
 
 

@@ -26,10 +26,10 @@ LONGER = {
     "visualize": (300, "six things to watch, as planned")
 }  # modules over 200 lines: name -> (lines allowed, the reason)
 # Lines in all. 2,400 was planned without tokenizers, comparison, nine ways to write, lessons, the race (650)
-# the site's models (250), a second optimizer and what runs on clusters need of the loop (60), the Hub (180), the
+# the site's models (250), a second optimizer and what runs on clusters need of the loop (60), the Hub (205), the
 # command line (190), time as an option (90), documents that end and where they come from (95), searches that compare
 # seed by seed (70).
-CORE = 5445
+CORE = 5470
 SCRIPTS = [*ROOT.glob("*.py"), *ROOT.glob("results/*.py"), *ROOT.glob("weights/*.py"), *ROOT.glob("steps/*.py")]
 
 
