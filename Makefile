@@ -19,10 +19,11 @@ demo: .venv/installed
 race: .venv/installed
 	$(BIN)/python visualize.py
 
+# One process a core, one thread a process: torch's threads would only be in each other's way.
 test: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 # The tables in README.md, the page results/README.md and the figures, from results/*.json
 results: .venv/installed

@@ -1,43 +1,28 @@
 """From a name or a file to ids: text, tokenizer, split, batches. Never the lesson.
 
 A corpus knows text and nothing of models or noise. Its last tenth is held out, by position: no model and no
-merge is learnt from it. Texts of others are fetched, never committed; `playlets` is made on the spot.
+merge is learnt from it. Where a file has <|endoftext|> its documents are packed: one after the other, END after each,
+so that a model learns where a text is over. Texts of others are fetched, never committed; `playlets` is made here.
 
 >>> corpus = load_corpus("playlets", n_chars=20_000)
 >>> corpus.batch(4, 64, torch.Generator().manual_seed(0)).shape, corpus.windows(64, n=8).shape
 (torch.Size([4, 64]), torch.Size([8, 64]))
 """
 
-import contextlib
-import difflib
 import hashlib
-import os
-import tempfile
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Int64
 from torch import Tensor
+from tqdm import tqdm
 
 from microdlm.errors import UserError
-from microdlm.tokenizers import BPETokenizer, CharTokenizer, GPT2Tokenizer, TextTokenizer
+from microdlm.sources import nearest, read
+from microdlm.tokenizers import END, BPETokenizer, CharTokenizer, GPT2Tokenizer, TextTokenizer
 
-DATA = Path(__file__).resolve().parents[1] / "data"  # the project's own folder: fetched texts, git-ignored
-ADVICE = "use --data playlets, which needs no download"
-# Where a named corpus may lie below $MICRODLM_DATA or data/, best first: sha256, None if any will do.
-# There is no one small TinyStories: the first is the extract that our numbers come from, the second is yours.
-FILES = {
-    "shakespeare": {"shakespeare.txt": "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"},
-    "tinystories": {
-        "tinystories/stories.txt": "ec8f7c2f88ffdea729dfd1c9431223211a2a2d93696574754c6ed9cfbd6edf78",
-        "tinystories.txt": None,
-    },
-}
-GITHUB = "https://raw.githubusercontent.com"
-URLS = {"shakespeare": f"{GITHUB}/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"}
-NAMES = ["playlets", *FILES]
+PIECE = 4_000_000  # characters that become ids at once: all 2.2 GB in one Python list would take 20 GB and more
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,11 +82,22 @@ def load_corpus(
     """
     text = _playlets(n_chars) if name == "playlets" else _from_file(name)
     tok = tokenizer if isinstance(tokenizer, TextTokenizer) else _tokenizer(tokenizer, text, vocab_size)
-    train, val = (torch.tensor(tok.encode(part), dtype=torch.long) for part in (text.train, text.val))
-    per_token = len(text.val) / max(len(val), 1)
+    train, val = (_ids(part, tok) for part in (text.train, text.val))
+    marks = text.val.count(END) * (len(END) - 1) if tok.has_end else 0  # END is one symbol, not thirteen characters
+    per_token = (len(text.val) - marks) / max(len(val), 1)
     corpus = Corpus(text.name, tok, train, val, text.sha256, per_token, text.entropy_rate)
     corpus.require(min_length or 1, "train", "val")
     return corpus
+
+
+def _ids(text: str, tok: TextTokenizer) -> Int64[Tensor, " N"]:
+    """Piece by piece, each cut where a document ends: the same ids as all at once."""
+    starts = [0]
+    while (end := text.find(END, starts[-1] + PIECE)) >= 0:
+        starts.append(end + len(END))
+    spans = zip(starts, [*starts[1:], None], strict=True)
+    pieces = tqdm(spans, "text to ids", len(starts), leave=False, delay=2, disable=None)
+    return torch.cat([torch.tensor(tok.encode(text[a:b]), dtype=torch.long) for a, b in pieces])
 
 
 def _tokenizer(kind: str, text: Text, vocab_size: int) -> TextTokenizer:
@@ -111,7 +107,7 @@ def _tokenizer(kind: str, text: Text, vocab_size: int) -> TextTokenizer:
         "gpt2": GPT2Tokenizer,
     }
     if kind not in make:
-        raise UserError(f"there is no tokenizer {kind!r}{_nearest(kind, make)}: choose char, bpe or gpt2")
+        raise UserError(f"there is no tokenizer {kind!r}{nearest(kind, make)}: choose char, bpe or gpt2")
     return make[kind]()
 
 
@@ -126,73 +122,17 @@ def _playlets(n_chars: int) -> Text:
 
 
 def _from_file(name: str) -> Text:
-    """Cut at nine tenths of the characters."""
-    path = Path(os.path.expanduser(name))
-    raw = _known(name) if name in FILES else _read(path)
+    """Cut at nine tenths of the characters; of packed documents, before the one that stands there."""
+    file, raw = read(name)
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
         raise UserError(f"{name} is not UTF-8 text (byte {error.start:,}): save it again as UTF-8") from error
+    if END in text:  # files put empty lines around it
+        text = "".join(f"{document}{END}" for part in text.split(END) if (document := part.strip()))
     if not text:
         raise UserError(f"{name} is empty: give a file with text in it")
     cut, alphabet = len(text) * 9 // 10, "".join(sorted(set(text)))
-    return Text(path.name, text[:cut], text[cut:], hashlib.sha256(raw).hexdigest(), alphabet)
-
-
-def _nearest(word: str, words) -> str:
-    close = difflib.get_close_matches(word, words, cutoff=0.5)
-    return f" (did you mean {' or '.join(close)}?)" if close else ""
-
-
-def _read(path: Path) -> bytes:
-    """The file's bytes, or a UserError that says what is there instead."""
-    try:
-        return path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError) as error:
-        is_path = path.suffix or len(path.parts) > 1
-        what = f"file {path}" if is_path else f"corpus {path.name!r}{_nearest(path.name, NAMES)}"
-        todo = f"choose from {', '.join(NAMES)}, or give the path of a text file"
-        raise UserError(f"there is no {what}: {todo}") from error
-    except (OSError, ValueError) as error:
-        what = "is a folder" if os.path.isdir(path) else f"cannot be read ({type(error).__name__})"
-        raise UserError(f"{path} {what}: give the path of a text file that you may read") from error
-
-
-def _known(name: str) -> bytes:
-    """The bytes of a named corpus: from $MICRODLM_DATA, else from data/, else downloaded into data/."""
-    theirs = os.environ.get("MICRODLM_DATA")
-    folders = {Path(theirs).expanduser().resolve(): False} if theirs else {}
-    folders.setdefault(DATA, True)  # is it ours to tidy?
-    places = [(below / file, sha, ours) for below, ours in folders.items() for file, sha in FILES[name].items()]
-    path, sha256, ours = next((place for place in places if place[0].exists()), places[-1])
-    if not path.exists():
-        _download(name, path)
-    return _checked(path, sha256, ours)
-
-
-def _checked(path: Path, sha256: str | None, ours: bool) -> bytes:
-    """The file's bytes, if its checksum is the known one. A wrong file is not used, and if ours set aside."""
-    raw = _read(path)
-    got = hashlib.sha256(raw).hexdigest()
-    if sha256 in (None, got):
-        return raw
-    todo = "replace or remove it"
-    with contextlib.suppress(OSError):  # in a read-only folder it stays where it is
-        if ours:
-            os.replace(path, f"{path}.mismatch")
-            todo = f"it is now {path.name}.mismatch, so run again"
-    raise UserError(f"{path} has sha256 {got[:12]}…, not {sha256[:12]}…: {todo}, or {ADVICE}")
-
-
-def _download(name: str, path: Path) -> None:
-    import pooch
-
-    if name not in URLS:
-        raise UserError(f"{name} is not downloaded for you: put its text at {path}, or {ADVICE}")
-    try:
-        # Into a folder of its own, then a rename: neither a run cut off nor two at once leave half a file.
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            pooch.HTTPDownloader(progressbar=True)(URLS[name], f"{folder}/part", None)
-            os.replace(f"{folder}/part", path)
-    except (OSError, ValueError) as e:  # requests' own exceptions are OSErrors
-        raise UserError(f"cannot download {name} ({type(e).__name__}): {ADVICE}, or put it at {path}") from e
+    if (last := text.rfind(END, cut * 8 // 9, cut)) >= 0:
+        cut = last + len(END)
+    return Text(file, text[:cut], text[cut:], hashlib.sha256(raw).hexdigest(), alphabet)

@@ -128,4 +128,17 @@ def writing_screen(
         before = None if previous is None else seen[previous]
         table.add_row(f"{i}/{last}", coloured(seen[i], before, tokenizer, max(20, console.width - 12)))
     console.print(Text(f"\n{title}, after so many of {last} steps", style="bold"), table)
-    console.print(Text(tokenizer.decode(seen[-1])))
+    console.print(Text(tokenizer.decode(until_end(seen[0], seen[-1], tokenizer))))
+
+
+def glimpse(states: Iterable[Int[Tensor, "B L"]], start: Int[Tensor, "B L"], tokenizer) -> None:
+    """The first text of the batch when it is done, as much of it as fits a line."""
+    *_, x = (start, *states)
+    text = tokenizer.decode(until_end(start[0].tolist(), x[0].tolist(), tokenizer)).strip().replace("\n", NEWLINE)
+    console.print(Text(text, style="dim"), no_wrap=True, overflow="ellipsis")
+
+
+def until_end(start: list[int], x: list[int], tokenizer) -> list[int]:
+    """x up to the first END that was written, not given."""
+    over = (tokenizer.mask_id, tokenizer.end_id)
+    return x[: next((i for i, pair in enumerate(zip(start, x, strict=True)) if pair == over), len(x))]

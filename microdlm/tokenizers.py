@@ -22,6 +22,7 @@ from torch import Tensor
 from microdlm.errors import UserError
 
 END = "<|endoftext|>"  # between documents; the last id of both byte-level vocabularies
+ENOUGH = 100_000_000  # characters of a text that merges are learnt from: its beginning speaks for the rest
 # GPT-2's rule for cutting text into words before any merge, and the published checksums of its two files.
 GPT2_WORDS = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
 GPT2_SHA256 = {
@@ -107,7 +108,8 @@ class BPETokenizer(TextTokenizer):
             raise UserError(f"a vocabulary of {vocab_size} ids is too small: 256 bytes and {END} need 257")
         coder = ByteLevelBPETokenizer()
         # END takes the last id. Where it stands in the text it is no text, so nothing is learnt from it.
-        coder.train_from_iterator(text.split(END), vocab_size - 1, show_progress=False)
+        text = text[:ENOUGH]
+        coder.train_from_iterator(text.split(END), vocab_size - 1, show_progress=len(text) > ENOUGH // 4)
         return cls(tuple(" ".join(pair) for pair in json.loads(coder.to_str())["model"]["merges"]))
 
     def __post_init__(self):

@@ -8,6 +8,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from microdlm.attention import Attention, KVCache, rms_norm, rotation_angles
+from microdlm.conditioning import TimeEmbedding
+from microdlm.errors import UserError
+from microdlm.schedules import SCHEDULES
 
 
 @dataclass(frozen=True)
@@ -24,12 +27,18 @@ class TransformerConfig:
     dropout: float = 0.0  # on what attention and the MLP add to the stream; on only in training
     tied: bool = False  # the output head is the embedding table
     rope_base: float = 10_000.0  # the slowest rotation turns once in about 2 pi rope_base positions
+    positions: str = "rope"  # rope, or learned: a vector for each place of the window, and attention turns nothing
+    time: str = "none"  # none, or what the share of MASK says of t: add (a vector to the stream), adaln (to each block)
+    schedule: str = "linear"  # by which t follows from that share
 
     def __post_init__(self):
         if self.d_model % self.n_head or (self.d_model // self.n_head) % 2:
             raise ValueError(f"d_model = {self.d_model} does not split into {self.n_head} heads of even size")
-        if self.mlp not in MLPS:
-            raise ValueError(f"mlp = {self.mlp!r} is not one of {', '.join(MLPS)}")
+        for name, known in (("mlp", MLPS), ("positions", POSITIONS), ("time", BLOCKS), ("schedule", SCHEDULES)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} = {getattr(self, name)!r} is not one of {', '.join(known)}")
+        if self.causal and self.time != "none":
+            raise UserError(f"a GPT masks nothing and has no time to be told: leave time at none, not {self.time!r}")
 
 
 class ReluSquared(nn.Module):
@@ -71,13 +80,32 @@ class Block(nn.Module):
         return x + self.dropout(self.mlp(rms_norm(x)))
 
 
+class TimedBlock(Block):
+    """adaLN-Zero (2212.09748): t shifts and scales what both halves of the block read, and gates what they write.
+
+    There the gates start at 0. Here what writes to the stream starts at 0 already, and of two zeros in a row neither
+    ever learns: so a gate is 1 + what t says.
+    """
+
+    def forward(self, x, cos, sin, layer, cache, seen, scale, shift, gate, scale_mlp, shift_mlp, gate_mlp) -> Tensor:
+        h = rms_norm(x) * (1 + scale) + shift
+        x = x + (1 + gate) * self.dropout(self.attention(h, cos, sin, layer, cache, seen))
+        h = rms_norm(x) * (1 + scale_mlp) + shift_mlp
+        return x + (1 + gate_mlp) * self.dropout(self.mlp(h))
+
+
+BLOCKS = {"none": Block, "add": Block, "adaln": TimedBlock}
+POSITIONS = ("rope", "learned")
+
+
 class Transformer(nn.Module):
     """Tokens in, logits out, one row of V for each position.
 
     The same class is the GPT and the denoiser. What it does not know:
 
     * t. The number of MASK in the input already tells how noisy it is, and the best prediction for masked
-      diffusion needs nothing more (2406.03736; 2406.07524, table 12).
+      diffusion needs nothing more (2406.03736; 2406.07524, table 12). `time` makes that number plain, to see what a
+      hint is worth: it is counted in x_t, so the signature stays.
     * that MASK must not be predicted and visible tokens stay: objectives.denoise_log_probs says so.
     * any loss. objectives and likelihood are functions of what it returns.
     """
@@ -88,10 +116,14 @@ class Transformer(nn.Module):
         super().__init__()
         self.cfg, self.causal = cfg, cfg.causal
         self.embedding = nn.Embedding(cfg.vocab_size, cfg.d_model)
-        self.blocks = nn.ModuleList(Block(cfg) for _ in range(cfg.n_layer))
+        self.blocks = nn.ModuleList(BLOCKS[cfg.time](cfg) for _ in range(cfg.n_layer))
         self.head = nn.Linear(cfg.d_model, cfg.vocab_size, bias=False)
         if cfg.tied:
             self.head.weight = self.embedding.weight
+        # Last, so that one seed gives the rest of the network the same weights, with them and without.
+        self.places = nn.Embedding(cfg.seq_len, cfg.d_model) if cfg.positions == "learned" else None
+        n = {"none": 0, "add": 1, "adaln": 6 * cfg.n_layer + 2}[cfg.time]
+        self.time = TimeEmbedding(cfg.d_model, n, cfg.vocab_size - 1, cfg.schedule) if n else None
         self.reset(rng)
 
     def reset(self, rng: torch.Generator | None = None) -> None:
@@ -126,11 +158,25 @@ class Transformer(nn.Module):
             raise ValueError("a cache needs a causal model: elsewhere, what comes later changes what came before")
         positions = torch.arange(start, start + x.size(1), device=x.device) if positions is None else positions
         angles = rotation_angles(positions, self.cfg.d_model // self.cfg.n_head, self.cfg.rope_base)
-        h = rms_norm(self.embedding(x))
+        h, told = rms_norm(self.embedding(x)), self.told(x, cache, seen)
+        if self.places is not None:
+            h, angles = h + self.places(positions), 0 * angles
+        if self.cfg.time == "add":
+            h, told = h + told[0], ()
         cos, sin = angles.cos().to(h.dtype), angles.sin().to(h.dtype)
         for layer, block in enumerate(self.blocks):
-            h = block(h, cos, sin, layer, cache, seen)
+            h = block(h, cos, sin, layer, cache, seen, *told[6 * layer : 6 * layer + 6])
+        if told:
+            h = h * (1 + told[-2]) + told[-1]
         return self.head(rms_norm(h if at is None else h.flatten(0, 1)[at.flatten()]))
+
+    def told(self, x: Int[Tensor, "B L"], cache: KVCache | None, seen: Tensor | None) -> tuple[Tensor, ...]:
+        """What t has to say: one vector (B, 1, D) to add, or six for each block and two for what leaves the last."""
+        if self.time is None:
+            return ()
+        if cache is not None or seen is not None:
+            raise ValueError("t is counted over a whole text: a network that is told t reads no blocks, and no pieces")
+        return self.time(x)
 
     def num_parameters(self) -> int:
         return sum(p.numel() for p in self.parameters())

@@ -82,7 +82,7 @@ def writing(kind: str, model: Transformer, size: Size, device: str, seed: int):
     x[:, 0] = 0  # a GPT needs something to go on from
 
     def write():
-        *_, x_0 = SAMPLERS[sampler](model.eval(), x, rng=torch.Generator().manual_seed(seed), **how)
+        *_, x_0 = SAMPLERS[sampler](model.eval(), x, V - 1, rng=torch.Generator().manual_seed(seed), **how)
         return x_0
 
     return write

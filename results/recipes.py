@@ -7,29 +7,22 @@ held-out windows under the same masks. A variant is compared with the base seed 
 """
 
 import math
-import statistics
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from itertools import zip_longest
 from pathlib import Path
 from unittest import mock
 
 import torch
-from rich.progress import track
-from rich.table import Table
 from torch import Tensor, nn
 
 from microdlm import attention, cli
 from microdlm.corpus import Corpus, load_corpus
-from microdlm.errors import UserError
-from microdlm.likelihood import estimate_nelbo
 from microdlm.masking import mask_count, mask_tokens, stratified, to_count, uniform
 from microdlm.objectives import count_nelbo, masked_nll
-from microdlm.runs import ROOT, provenance, read_json, write_json
+from microdlm.runs import ROOT
+from microdlm.search import search, trained
 from microdlm.state import State, TrainConfig
-from microdlm.terminal import console
-from microdlm.training import pick_device, update
+from microdlm.training import pick_device
 from microdlm.transformer import Transformer, TransformerConfig
 
 
@@ -81,7 +74,6 @@ SIZES = {
     "small": dict(seq_len=256, n_layer=4, n_head=4, d_model=128),
     "full": dict(seq_len=256, n_layer=6, n_head=6, d_model=384),
 }
-T_95 = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78}  # Student's: half a 95 % interval in standard errors, by seeds
 
 
 @dataclass(frozen=True)
@@ -174,75 +166,26 @@ def begin(recipe: Recipe, seed: int, steps: int, vocab_size: int, sizes: dict) -
 
 def run(name: str, seed: int, cfg: Config, corpus: Corpus) -> dict:
     """Train one variant with one seed; its score and what it took."""
-    recipe, mask_id, same_masks = replace(Recipe(), **VARIANTS[name]), len(corpus.tokenizer), torch.Generator()
-    steps = max(1, cfg.chars // (recipe.batch_size * (L := SIZES[cfg.size]["seq_len"])))
-    state, how = begin(recipe, seed, steps, mask_id + 1, SIZES[cfg.size])
-    start = time.perf_counter()
+    recipe, L = replace(Recipe(), **VARIANTS[name]), SIZES[cfg.size]["seq_len"]
+    steps, loss = max(1, cfg.chars // (recipe.batch_size * L)), OBJECTIVES[recipe.objective]
+    state, how = begin(recipe, seed, steps, len(corpus.tokenizer) + 1, SIZES[cfg.size])
+    x_0 = corpus.windows(L, cfg.windows)
+
+    def batch(rng):
+        return corpus.batch(recipe.batch_size * recipe.cut, L // recipe.cut, rng)
+
     with sharpened(recipe.attention_scale):
-        for _ in track(range(steps), f"{name}, seed {seed}", console=console, transient=True):
-            x_0 = corpus.batch(recipe.batch_size * recipe.cut, L // recipe.cut, state.rng)
-            update(state, how, OBJECTIVES[recipe.objective], x_0.to(state.device))
-        seconds = time.perf_counter() - start
-        x_0, weights = corpus.windows(L, cfg.windows).to(state.device), state.weights.eval()
-        score = estimate_nelbo(weights, x_0, mask_id, cfg.samples, same_masks.manual_seed(0), given=1)
-    result = {"nelbo": score.mean, "stderr_over_windows": score.stderr, "steps": steps, "seconds": seconds}
-    return {"variant": name, "seed": seed, **result, "recipe": asdict(recipe)}
-
-
-def paired(runs: list[dict], base: list[dict]) -> dict:
-    """Mean over seeds of the differences to the base, with its standard error; negative is better."""
-    of = {r["seed"]: r["nelbo"] for r in base}
-    d = [r["nelbo"] - of[r["seed"]] for r in runs if r["seed"] in of]
-    if len(d) < 2:
-        return {}
-    error = statistics.stdev(d) / math.sqrt(len(d))
-    return {"difference": statistics.mean(d), "stderr": error, "clear": abs(statistics.mean(d)) > T_95[len(d)] * error}
-
-
-def summary(runs: list[dict]) -> list[dict]:
-    """One row a variant, in the order of the plan; those that have not run are left out."""
-    rows = []
-    for factor, variants in FACTORS.items():
-        for name in variants:
-            mine = [r for r in runs if r["variant"] == name]
-            if mine:
-                row = {"factor": factor, "variant": name, "seeds": [r["seed"] for r in mine]}
-                row["nelbo"] = statistics.mean(r["nelbo"] for r in mine)
-                rows.append(row | paired(mine, [r for r in runs if r["variant"] == "base" != name]))
-    return rows
-
-
-def table(rows: list[dict]) -> Table:
-    t = Table("recipe", "nats per character", "against the base", "seeds")
-    for r in rows:
-        against = f"{r['difference']:+.4f} ± {r['stderr']:.4f}{' *' * r['clear']}" if "difference" in r else ""
-        t.add_row(r["variant"], f"≤ {r['nelbo']:.4f}", against, str(len(r["seeds"])))
-    return t
+        result = trained(f"{name}, seed {seed}", state, how, loss, batch, x_0, cfg.samples)
+    return {**result, "recipe": asdict(recipe)}
 
 
 def main(cfg: Config) -> None:
     cli.one_of(cfg.size, SIZES, "size")
     if cfg.smoke:
         cfg = replace(cfg, size="tiny", chars=2048, windows=2, samples=2, seeds=cfg.seeds[:2])
-    corpus, made = (
-        load_corpus("playlets" if cfg.smoke else "shakespeare", min_length=SIZES[cfg.size]["seq_len"]),
-        {"made_by": provenance()},
-    )
+    corpus = load_corpus("playlets" if cfg.smoke else "shakespeare", min_length=SIZES[cfg.size]["seq_len"])
     setting = {"windows": cfg.windows, "samples": cfg.samples, "chars": cfg.chars, "sizes": SIZES[cfg.size]}
-    known = read_json(cfg.out) if cfg.out.exists() else {**setting, "runs": []}
-    if (runs := known["runs"]) and any(known[name] != value for name, value in setting.items()):
-        raise UserError(f"{cfg.out} holds runs of another size or length: give another --out")
-    rounds = [name for names in zip_longest(*FACTORS.values()) for name in names if name]  # first one of each factor
-    for name, seed in ((name, seed) for name in rounds for seed in cfg.seeds):
-        if (name, seed) not in {(r["variant"], r["seed"]) for r in runs}:
-            runs.append(run(name, seed, cfg, corpus) | made)
-            console.print(f"{name}, seed {seed}: ≤ {runs[-1]['nelbo']:.4f}, {runs[-1]['seconds']:.0f} s")
-            numbers = {
-                "summary": summary(runs),
-                "not_run": [v for v in VARIANTS if v not in {r["variant"] for r in runs}],
-            }
-            write_json(cfg.out, {**setting, "seed": cfg.seeds[0], **numbers, "runs": runs, **made})
-    console.print(table(summary(runs)))
+    search(cfg.out, setting, FACTORS, cfg.seeds, lambda name, seed: run(name, seed, cfg, corpus))
 
 
 if __name__ == "__main__":

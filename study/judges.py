@@ -14,10 +14,11 @@ from jaxtyping import Float64, Int
 from torch import Tensor
 
 from microdlm.errors import UserError
+from microdlm.hub import WEIGHTS
 from microdlm.objectives import next_token_nll
 from microdlm.oracle import FiniteStateDenoiser
 from microdlm.playlets import Playlets
-from microdlm.pretrained import WEIGHTS, load
+from microdlm.pretrained import load
 from microdlm.runs import ROOT, read_json
 from microdlm.terminal import console
 

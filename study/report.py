@@ -107,7 +107,7 @@ def lines(found: dict, name: str) -> list[str]:
         page.append(
             f"| {e['of']} less {e['than']} | {e['mean']:+.4f} | {e['low']:+.4f} to {e['high']:+.4f} | {verdict} |"
         )
-    page += ["", "## In words", "", *words(found)]
+    page += ["", "## In words", "", *words(found), *hypotheses(found)]
     return page + [
         "",
         f"![Effects with intervals](figures/{name}.png)",
@@ -144,6 +144,24 @@ def words(found: dict) -> list[str]:
     if len(found["seeds"]) == 1:
         said.append("* With one seed nothing can be found: the noise of a training is not known.")
     return said
+
+
+def hypotheses(found: dict) -> list[str]:
+    """What PLAN.md expected of these runs, and what came of it. H3 is of the other grid."""
+    if found["grid"] != "exact" or len(found["seeds"]) == 1:
+        return []
+    proposal = [e for e in found["effects"]["proposal"] if e["found"] and "loglinear" not in e["of"]]
+    better = [e["of"] for e in proposal if e["mean"] < 0]
+    worse = [e["of"] for e in proposal if e["mean"] > 0 and e["of"].startswith("sqrt")]
+    lower = [e["of"] for e in found["effects"]["masking"] if e["found"] and e["mean"] < 0]
+    asked = {
+        "H1, no schedule is better than linear by more than the noise": ("refuted by", "not contradicted", better),
+        "H1, sqrt is worse than linear": ("found with", "not found", worse),
+        "H2, masking by type does not lower the common score": ("refuted by", "not contradicted", lower),
+    }
+    return [
+        f"* {what}: {yes} {', '.join(who)}." if who else f"* {what}: {no}." for what, (yes, no, who) in asked.items()
+    ]
 
 
 def reference() -> list[str]:

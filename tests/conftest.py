@@ -13,10 +13,11 @@ import torch
 from hypothesis import settings
 
 from microdlm import playlets
-from microdlm.corpus import DATA, Corpus, load_corpus
+from microdlm.corpus import Corpus, load_corpus
 from microdlm.lesson import Config
 from microdlm.oracle import MarkovDenoiser
 from microdlm.runs import ROOT
+from microdlm.sources import DATA
 from microdlm.transformer import Transformer, TransformerConfig
 
 settings.register_profile("repeatable", derandomize=True, deadline=None)  # the same examples on every machine
@@ -65,13 +66,16 @@ def network():
 
 @pytest.fixture(scope="session")
 def script():
-    """script("results/steps") -> that file as a module. It is in no package: it is meant to be run."""
+    """script("results/steps") -> that file as a module. It is in no package: it is meant to be run, and so it sees
+    what lies beside it."""
 
     def load(path: str):
-        name = Path(path).name
-        spec = importlib.util.spec_from_file_location(name, ROOT / f"{path}.py")
+        name, file = Path(path).name, ROOT / f"{path}.py"
+        spec = importlib.util.spec_from_file_location(name, file)
         module = sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.syspath_prepend(file.parent)
+            spec.loader.exec_module(module)
         return module
 
     return load

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from microdlm import cli, comparison, corpus
+from microdlm import cli, comparison, sources
 from microdlm.runs import ROOT
 from microdlm.state import TrainConfig
 
@@ -41,7 +41,7 @@ def here(tmp_path, monkeypatch) -> Path:
     (tmp_path / "data").mkdir()
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MICRODLM_DATA", raising=False)
-    monkeypatch.setattr(corpus, "DATA", tmp_path / "data")
+    monkeypatch.setattr(sources, "DATA", tmp_path / "data")
     monkeypatch.setattr("pooch.HTTPDownloader", lambda **how: offline)
     (tmp_path / "text.txt").write_text(TEXT)
     return tmp_path

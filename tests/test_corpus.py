@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from microdlm import corpus as corpora
-from microdlm import playlets
+from microdlm import playlets, sources
 from microdlm.corpus import Corpus, load_corpus
 from microdlm.errors import UserError
-from microdlm.tokenizers import CharTokenizer, GPT2Tokenizer
+from microdlm.tokenizers import END, CharTokenizer, GPT2Tokenizer
 
 TEXT = "".join(f"line {i}: the quick brown fox, number {i * i}.\n" for i in range(400))
 
@@ -78,6 +78,61 @@ def test_a_saved_tokenizer_can_be_brought_along(text_file):
     assert load_corpus(text_file, tok).tokenizer is tok
     with pytest.raises(UserError, match="'l' at position 0"):
         load_corpus(text_file, CharTokenizer("xyz"))
+
+
+# Documents
+
+STORIES = [f"Tom had {i} red balls.\nHe was happy." for i in range(100)]
+
+
+@pytest.fixture
+def stories(tmp_path) -> str:
+    """As such files are: END on a line of its own, or several, or none at the end."""
+    path = tmp_path / "stories.txt"
+    path.write_text(f"{END}\n" + f"\n{END}\n\n".join(STORIES), encoding="utf-8")
+    return str(path)
+
+
+def documents(ids, tok) -> list[str]:
+    """What stands before each END."""
+    *texts, rest = tok.decode(ids).split(END)
+    assert rest == "" and int((ids == tok.end_id).sum()) == len(texts)
+    return texts
+
+
+def test_documents_are_packed_each_with_its_end(stories):
+    """No empty line, no empty document, none without an end; and none stands in both parts."""
+    c = load_corpus(stories, "bpe", vocab_size=300)
+    train, val = documents(c.train, c.tokenizer), documents(c.val, c.tokenizer)
+    assert train + val == STORIES
+    assert 9 <= len(val) <= 12
+
+
+def test_the_end_counts_as_one_character(stories):
+    c = load_corpus(stories, "bpe", vocab_size=300)
+    characters = sum(len(text) + 1 for text in documents(c.val, c.tokenizer))
+    assert c.chars_per_token == pytest.approx(characters / len(c.val))
+    assert load_corpus(stories, "char").chars_per_token == 1.0  # by the character it is thirteen
+
+
+@pytest.mark.parametrize("piece", [1, 40, 1000, 10**9])
+def test_in_pieces_the_ids_are_those_of_the_whole(stories, monkeypatch, piece):
+    whole = load_corpus(stories, "bpe", vocab_size=300)
+    monkeypatch.setattr(corpora, "PIECE", piece)
+    c = load_corpus(stories, "bpe", vocab_size=300)
+    assert torch.equal(c.train, whole.train) and torch.equal(c.val, whole.val)
+    assert c.train.tolist() == c.tokenizer.encode(c.tokenizer.decode(c.train))
+
+
+def test_one_long_document_is_cut_all_the_same(tmp_path):
+    """Where no document ends near nine tenths, there is the cut: neither part is left with almost nothing."""
+    path = tmp_path / "long.txt"
+    path.write_text(f"short{END}" + "a long story. " * 500)
+    c = load_corpus(str(path), "bpe", vocab_size=300)
+    assert 0.08 < len(c.val) / (len(c.train) + len(c.val)) < 0.12
+    path.write_text(f"{END}\n{END}  ")
+    with pytest.raises(UserError, match="is empty"):
+        load_corpus(str(path), "bpe")
 
 
 # Batches and windows
@@ -157,7 +212,7 @@ def test_playlets_have_the_ids_of_the_exact_denoiser_and_two_independent_parts(p
 def test_playlets_need_no_network(play, monkeypatch):
     monkeypatch.setattr(playlets, "Playlets", lambda: play)
     monkeypatch.delenv("MICRODLM_DATA", raising=False)
-    monkeypatch.setattr(corpora, "_download", lambda *_: pytest.fail("it downloads"))
+    monkeypatch.setattr(sources, "_download", lambda *_: pytest.fail("it downloads"))
     load_corpus("playlets", n_chars=2_000)
 
 
@@ -187,9 +242,9 @@ def shop(monkeypatch, tmp_path):
     Shop.data.mkdir()
     monkeypatch.delenv("MICRODLM_DATA", raising=False)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(corpora, "DATA", Shop.data)
-    monkeypatch.setattr(corpora, "FILES", {"fox": {"fox.txt": hashlib.sha256(TEXT.encode()).hexdigest()}})
-    monkeypatch.setattr(corpora, "URLS", {"fox": f"http://127.0.0.1:{server.server_port}/fox"})
+    monkeypatch.setattr(sources, "DATA", Shop.data)
+    monkeypatch.setattr(sources, "FILES", {"fox": {"fox.txt": hashlib.sha256(TEXT.encode()).hexdigest()}})
+    monkeypatch.setattr(sources, "URLS", {"fox": f"http://127.0.0.1:{server.server_port}/fox"})
     yield Shop
     server.shutdown()
     server.server_close()
@@ -233,11 +288,11 @@ def test_a_download_that_breaks_off_leaves_nothing(shop):
 
 
 def test_without_a_network_one_line_says_what_to_do(shop, monkeypatch):
-    monkeypatch.setattr(corpora, "URLS", {"fox": "http://127.0.0.1:1/fox"})  # nobody listens there
+    monkeypatch.setattr(sources, "URLS", {"fox": "http://127.0.0.1:1/fox"})  # nobody listens there
     with pytest.raises(UserError, match=r"use --data playlets.* or put it at .*fox\.txt") as caught:
         load_corpus("fox")
     assert "\n" not in str(caught.value)
-    monkeypatch.setattr(corpora, "URLS", {})
+    monkeypatch.setattr(sources, "URLS", {})
     with pytest.raises(UserError, match=r"put its text at .*fox\.txt"):
         load_corpus("fox")
 
@@ -256,9 +311,34 @@ def test_the_person_s_own_folder_comes_first_and_is_left_alone(shop, monkeypatch
 
 
 def test_a_file_without_a_known_checksum_is_taken_as_it_is(shop, monkeypatch):
-    monkeypatch.setattr(corpora, "FILES", {"tales": {"tales/known.txt": "00", "tales.txt": None}})
+    monkeypatch.setattr(sources, "FILES", {"tales": {"tales/known.txt": "00", "tales.txt": None}})
     (shop.data / "tales.txt").write_text("once upon a time")
     assert load_corpus("tales").sha256 == hashlib.sha256(b"once upon a time").hexdigest()
+
+
+def test_where_no_checksum_is_known_that_of_the_first_download_holds(shop, monkeypatch):
+    """Kept beside the file as sha256sum writes it; a file that changes afterwards is set aside. Yours is not judged."""
+    monkeypatch.setattr(sources, "FILES", {"fox": {"fox.txt": None}})
+    first = load_corpus("fox")
+    assert (shop.data / "fox.txt.sha256").read_text() == f"{first.sha256}  fox.txt\n"
+    assert load_corpus("fox").sha256 == first.sha256 and shop.visits == 1
+    (shop.data / "fox.txt").write_text("torn")
+    with pytest.raises(UserError, match=r"has sha256 \w{12}…, not .*it is now fox.txt.mismatch"):
+        load_corpus("fox")
+    assert load_corpus("fox").sha256 == first.sha256 and shop.visits == 2  # fetched anew
+    mine = shop.data.parent / "mine"
+    mine.mkdir()
+    (mine / "fox.txt").write_text("my own fox, which nobody has seen")
+    monkeypatch.setenv("MICRODLM_DATA", str(mine))
+    assert load_corpus("fox").sha256 != first.sha256
+
+
+def test_the_stories_are_to_be_had():
+    """Both names have an address, and a place to lie that needs no known checksum."""
+    for name in ("tinystories", "tinystories-all"):
+        *_, (file, sha256) = sources.FILES[name].items()
+        assert sha256 is None and file == f"{name}.txt" and sources.URLS[name].startswith("https://")
+    assert sources.URLS["tinystories"] != sources.URLS["tinystories-all"]
 
 
 # What a person can get wrong
@@ -316,3 +396,4 @@ def test_tiny_stories_end_with_one_id():
     c = load_corpus("tinystories", "gpt2")
     assert c.tokenizer == GPT2Tokenizer()
     assert (c.val == 50256).sum() > 900 and 3.5 < c.chars_per_token < 4.5
+    assert c.train[-1] == c.val[-1] == 50256 and c.sha256.startswith("ec8f7c2f")

@@ -6,6 +6,7 @@ is left open: seeds are fixed and the tolerances are those of the statistics (4 
 """
 
 import itertools
+import math
 import sys
 import types
 from pathlib import Path
@@ -20,7 +21,7 @@ from microdlm.oracle import MarkovDenoiser
 
 FOLDER = Path(microdlm.__file__).parent
 CORE = (  # as they import
-    *("schedules", "masking", "attention", "transformer", "objectives", "likelihood"),
+    *("schedules", "masking", "attention", "conditioning", "transformer", "objectives", "likelihood"),
     *("drawing", "pacing", "stepping", "planned", "surest", "revising", "samplers", "blocks"),
 )
 
@@ -151,6 +152,22 @@ def switch(core):
     gpt, cache = tiny(core, causal=True), core.transformer.KVCache(2)
     pieces = torch.cat([gpt(piece, cache=cache) for piece in x.split([2, 1, 2], dim=1)], dim=1)
     torch.testing.assert_close(pieces, gpt(x), rtol=1e-4, atol=1e-5)
+
+
+def told_t(core):
+    """A hint at zero changes nothing; one that is not says how many are masked, as the schedule counts time."""
+    sizes = dict(vocab_size=5, seq_len=8, n_layer=2, n_head=2, d_model=16, schedule="cosine")
+    x = torch.tensor([[0, 1, 4, 3, 4, 4, 4, 4]])
+    plain = tiny(core, causal=False)
+    for time in ("add", "adaln"):
+        net = core.transformer.Transformer(core.transformer.TransformerConfig(**sizes, time=time), seeded()).eval()
+        net.load_state_dict(plain.state_dict(), strict=False)
+        assert torch.equal(net(x), plain(x)), time
+        torch.testing.assert_close(net.time.time(x), torch.tensor([math.acos(3 / 8) / (math.pi / 2)]))
+        torch.nn.init.normal_(net.time.out.weight, generator=seeded(1))
+        logits = net(x)
+        assert (logits - plain(x)).abs().max() > 0.1
+        assert logits.isfinite().all()
 
 
 def by_blocks(core):
@@ -361,6 +378,12 @@ MUTANTS = {
         "more.zero_()",
     ),
     "a piece sees its own future": (switch, "attention", ".tril(total - new)", ".tril(total)"),
+    # Told t
+    "t counts what is visible": (told_t, "conditioning", "(x_t == self.mask_id)", "(x_t != self.mask_id)"),
+    "t is the share": (told_t, "conditioning", "self.schedule.time(", "("),
+    "gates closed at first": (told_t, "transformer", "(1 + gate) *", "gate *"),
+    "the end forgets its scale": (told_t, "transformer", "h * (1 + told[-2])", "h * told[-2]"),
+    "t is told to nobody": (told_t, "transformer", "h, told = h + told[0], ()", "told = ()"),
     # Blocks
     "a block sees its own answer": (by_blocks, "blocks", "(block < block[:, None])", "(block <= block[:, None])"),
     "no clean block is seen": (by_blocks, "blocks", "own | (is_clean", "own & (is_clean"),

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from microdlm import attention
+from microdlm import attention, search
 from microdlm.likelihood import exact_curve
 from microdlm.runs import ROOT
 from microdlm.transformer import Transformer, TransformerConfig
@@ -92,26 +92,26 @@ def some(variant: str, *values: float) -> list[dict]:
     return [{"variant": variant, "seed": s, "nelbo": v} for s, v in enumerate(values)]
 
 
-def test_a_difference_is_taken_seed_by_seed(recipes):
+def test_a_difference_is_taken_seed_by_seed():
     """The seeds differ by far more than the recipes; the differences are -0.1, -0.2 and -0.3."""
     base, mine = some("base", 1.0, 2.0, 3.0), some("batch 8", 0.9, 1.8, 2.7)
-    found = recipes.paired(mine[::-1], base)
+    found = search.paired(mine[::-1], base)
     assert found["difference"] == pytest.approx(-0.2)
     assert found["stderr"] == pytest.approx(0.1 / math.sqrt(3))
     assert not found["clear"]  # 3.46 standard errors, and with three seeds it takes 4.30
-    assert recipes.paired(some("batch 8", 0.9, 1.89, 2.9), base)["clear"]
-    assert recipes.paired(mine[:2], base)["difference"] == pytest.approx(-0.15)  # over the seeds that both have
-    assert recipes.paired(mine[:1], base) == {}  # one seed has no error
+    assert search.paired(some("batch 8", 0.9, 1.89, 2.9), base)["clear"]
+    assert search.paired(mine[:2], base)["difference"] == pytest.approx(-0.15)  # over the seeds that both have
+    assert search.paired(mine[:1], base) == {}  # one seed has no error
 
 
-def test_the_critical_values_are_students(recipes):
+def test_the_critical_values_are_students():
     stats = pytest.importorskip("scipy.stats")
-    for n, value in recipes.T_95.items():
+    for n, value in search.T_95.items():
         assert value == pytest.approx(stats.t.ppf(0.975, n - 1), abs=0.01)
 
 
 def test_a_row_for_every_variant_that_ran_in_the_order_of_the_plan(recipes):
-    rows = recipes.summary(some("batch 8", 0.9, 1.9) + some("base", 1.0, 2.1))
+    rows = search.summary(some("batch 8", 0.9, 1.9) + some("base", 1.0, 2.1), recipes.FACTORS)
     assert [(r["variant"], r["nelbo"], "difference" in r) for r in rows] == [
         ("base", pytest.approx(1.55), False),
         ("batch 8", pytest.approx(1.4), True),
@@ -227,6 +227,34 @@ def test_the_page_says_of_each_recipe_whether_it_helped(page, recipes):
     assert "≤ 2.3456" in text and "Not yet run with all seeds: one run; two; never." in text
 
 
+def test_bounds_are_called_bounds_and_exact_values_are_not(page):
+    """The same value, once of a GPT, which is exact, and once of a diffusion model."""
+    rows = [
+        {"epochs": 10, "kind": kind, "nats_per_char": 1.5, "stderr": 0.01, "regulariser": "none", "runs": 1}
+        for kind in ("gpt", "diffusion")
+    ]
+    text = page.epochs({"characters": 50_000, "size": "nano", "summary": rows})
+    assert "| 10 | gpt | 1.500 ± 0.010 |" in text and "| 10 | diffusion | ≤ 1.500 ± 0.010 |" in text
+    run = {"recipe": "published", "parameters": 371_010, "steps": 5000, "bound": 3.4, "bound_stderr": 0.01}
+    run |= {"exam": 3.31, "exam_stderr": 0.001}
+    known = {"training": 3.31, "held_out": 3.31}
+    models = {"mlp": {"runs": [run, run | {"recipe": "ours"}], "published": known, "unigram": 3.3}}
+    text = page.budgets({"batch": 64, "length": 256, "models": models})
+    assert "| ≤ 3.4000 ± 0.0100 | 3.3100 ± 0.0010 | 3.31, 3.31 |" in text
+    assert text.count("3.31, 3.31") == 1  # what was published stands beside its own recipe only
+
+
+def test_the_page_says_what_an_option_is_worth(page):
+    rows = [row("good", -0.2, True), row("bad", 0.3, True), row("noise", -0.4, False), row("half", -0.9, True, 2)]
+    base = {"factor": "base", "variant": "base", "nelbo": 2.3456, "seeds": [0, 1, 2]}
+    run = {"training": {"lr": 0.006, "batch_size": 16}, "parameters": 344_448}
+    numbers = {"summary": [base, *rows], "runs": [run], "not_run": ["never"], "made_by": {"command": "python x"}}
+    text = page.ablations(numbers | {"chars": 1_024_000, "windows": 64})
+    assert "| good | -0.2000 ± 0.0123 | helped |" in text and "| bad | +0.3000 ± 0.0123 | hurt |" in text
+    assert "| noise | -0.4000 ± 0.0123 | no clear difference |" in text and "| half |" not in text
+    assert "≤ 2.3456" in text and "Not yet run with all seeds: half; never." in text
+
+
 def test_the_page_is_what_the_numbers_say(page):
     assert page.PAGE.read_text(encoding="utf-8") == page.page()
 
@@ -239,4 +267,4 @@ def test_a_command_without_its_numbers_is_listed_as_not_yet_run(page, monkeypatc
     assert all((ROOT / name).exists() for name in named)
     commands = {f"results/{path.name}" for path in (ROOT / "results").glob("*.py")}
     here = {name for name in named if name.startswith("results/")}
-    assert here == commands - {"results/tables.py", "results/figures.py", "results/page.py"}
+    assert here == commands - {"results/tables.py", "results/figures.py", "results/page.py", "results/sections.py"}

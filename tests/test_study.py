@@ -110,6 +110,22 @@ def test_a_planted_null_is_not_found_more_often_than_promised():
     assert wrong <= 20
 
 
+def told(effects: dict) -> dict:
+    """A finding as `report.hypotheses` takes it."""
+    families = {name: [vars(e) for e in of] for name, of in analyse.families(planted(effects)).items()}
+    return {"grid": "exact", "seeds": [0, 1, 2], "effects": families}
+
+
+def test_a_hypothesis_falls_by_what_was_planted_against_it():
+    better, sqrt, masking = report.hypotheses(told({("cosine", "uniform"): -0.2}))
+    assert "refuted by cosine-uniform." in better and "not found" in sqrt and "not contradicted" in masking
+    better, sqrt, masking = report.hypotheses(told({("sqrt", "uniform"): 0.2, ("sqrt", "entropy"): 0.2}))
+    assert "not contradicted" in better and "found with sqrt-uniform, sqrt-entropy." in sqrt
+    lower = {(name, "entropy"): -0.2 for name in SIX}
+    assert report.hypotheses(told(lower))[2].count("-entropy") == 6
+    assert report.hypotheses(told({}) | {"seeds": [0]}) == []  # of one seed nothing can be said
+
+
 def test_intervals_cover_together_what_was_planted():
     truth = {("sqrt", "uniform"): 0.03, ("sigmoid", "entropy"): -0.02}
     missed = 0

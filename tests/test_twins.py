@@ -5,16 +5,18 @@ import difflib
 import itertools
 import re
 import sys
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from types import ModuleType
 
 import pytest
 import torch
 
-from microdlm import cli
-from microdlm.pretrained import LanguageModel
+from microdlm import cli, terminal
+from microdlm.errors import UserError
+from microdlm.pretrained import LanguageModel, load
 from microdlm.runs import ROOT
-from microdlm.tokenizers import CharTokenizer
+from microdlm.state import TrainConfig
+from microdlm.tokenizers import END, BPETokenizer, CharTokenizer
 from microdlm.transformer import Transformer, TransformerConfig
 
 TWINS = ("gpt", "diffusion")
@@ -75,7 +77,7 @@ def test_the_table_at_the_top_names_the_five(twins):
 def test_the_networks_differ_in_mask_and_the_switch_alone(twins):
     letters = CharTokenizer("abcde")
     for preset in twins["gpt"].PRESETS:
-        gpt, diffusion = (asdict(t.network(letters, t.Config(preset=preset))) for t in twins.values())
+        gpt, diffusion = (asdict(t.network(letters, t.Config(preset=preset, time="none"))) for t in twins.values())
         differ = {key: (gpt[key], diffusion[key]) for key in gpt if gpt[key] != diffusion[key]}
         assert differ == {"vocab_size": (5, 6), "causal": (True, False)}
 
@@ -85,9 +87,29 @@ def test_presets_and_recipes_are_the_same(twins):
         assert twins["gpt"].PRESETS[preset] == (L, sizes, how)
         given = dict(preset=preset, steps=7, lr=0.5, seed=3, precision="float32")
         recipes = [t.recipe(t.Config(**given)) for t in twins.values()]
-        assert recipes[0] == recipes[1]
-        assert (recipes[0].steps, recipes[0].lr, recipes[0].seed, recipes[0].precision) == (7, 0.5, 3, "float32")
-        assert recipes[0].batch_size == how.batch_size
+        assert recipes[0] == recipes[1] == replace(how, steps=7, lr=0.5, seed=3, precision="float32")
+        other = dict(optimizer="adamw", ema=0.5)
+        assert all(t.recipe(t.Config(**given, **other)) == replace(recipes[0], **other) for t in twins.values())
+        texts = [t.text(t.Config(preset=preset, prompt="To")) for t in twins.values()]
+        assert texts[0] == texts[1] and texts[0]["prompt"] == "To" and texts[0].keys() == PLAIN.keys()
+
+
+PLAIN = {"data": "playlets", "tokenizer": "char", "vocab_size": 1024, "prompt": r"\n"}
+
+
+def test_a_preset_says_what_is_read_unless_it_is_said(twins):
+    for t in twins.values():
+        assert all(t.text(t.Config(preset=preset)) == PLAIN for preset in ("nano", "small", "full"))
+        stories = t.text(t.Config(preset="tinystories-quick", data="my.txt", vocab_size=300))
+        assert stories == {"data": "my.txt", "tokenizer": "bpe", "vocab_size": 300, "prompt": "Once upon a time"}
+
+
+def test_the_gpt_refuses_the_preset_that_tells_t_and_takes_it_without(twins):
+    letters, of = CharTokenizer("abc"), dict(preset="tinystories-142m")
+    assert twins["diffusion"].network(letters, twins["diffusion"].Config(**of)).time == "adaln"
+    with pytest.raises(UserError, match="a GPT masks nothing"):
+        twins["gpt"].network(letters, twins["gpt"].Config(**of))
+    assert twins["gpt"].network(letters, twins["gpt"].Config(**of, time="none")).positions == "learned"
 
 
 def test_full_is_the_network_of_ten_million_six_hundred_thousand_parameters(twins):
@@ -175,6 +197,40 @@ def test_each_writes_its_way(twins):
         assert all(torch.equal(a, b) for a, b in zip(states, again, strict=True))
         hot = [list(t.write(lm, x, t.Config(seed=seed, temperature=9.0)))[-1].tolist() for seed in range(4)]
         assert len({str(text) for text in hot}) > 1  # seed and temperature arrive
+
+
+# A text that ends
+
+STORY = "Tom had a red ball. He was happy."
+
+
+def test_a_learner_of_one_story_tells_it_and_stops(twins, tmp_path, monkeypatch, capsys):
+    """The whole way by the token: read documents, learn where they end, show what is written on the way, and obey the
+    end: the prompt stays, the story follows, and nothing after it."""
+    (tmp_path / "tale.txt").write_text(f"\n{END}\n".join([STORY] * 300))
+    monkeypatch.chdir(tmp_path)
+    how = TrainConfig(steps=150, batch_size=16, lr=1e-2, evals=1, checkpoints=1)
+    for name, t in twins.items():
+        monkeypatch.setitem(t.PRESETS, "nano", (20, dict(n_layer=2, n_head=2, d_model=48), how))
+        of = dict(data="tale.txt", tokenizer="bpe", vocab_size=290, prompt="Tom had", num_steps=24, temperature=0.0)
+        t.main(t.Config(train=True, generate=True, **of))
+        folder = tmp_path / "runs" / f"{name}-tale-nano"
+        out = capsys.readouterr().out
+        assert out.count(f"\n{STORY}\n") >= 1 and f"visualize.py one --model runs/{name}-tale-nano" in out
+        assert out.rstrip().endswith(STORY)
+        lm = load(folder)
+        assert lm.tokenizer.has_end and lm.generate(n=2, prompt="Tom had", temperature=0.0) == [STORY] * 2
+
+
+def test_what_is_shown_of_a_text_ends_where_it_says(capsys):
+    tok = BPETokenizer(())
+    a, b, end, mask = *tok.encode("ab"), tok.end_id, tok.mask_id
+    assert terminal.until_end([a, mask, mask, mask], [a, b, end, b], tok) == [a, b]
+    assert terminal.until_end([a, end, mask, mask], [a, end, b, end], tok) == [a, end, b]  # the given one ends nothing
+    assert terminal.until_end([a, mask], [a, b], tok) == [a, b]
+    letters = CharTokenizer("ab\n")
+    terminal.glimpse([torch.tensor([[0, 2, 1]])], torch.tensor([[0, 3, 3]]), letters)
+    assert capsys.readouterr().out == "a↵b\n"
 
 
 # The help

@@ -1,0 +1,90 @@
+"""A search: variants of one base, each trained with a few seeds, and compared with the base seed by seed.
+
+Stopped, it goes on where it was: what has run stands in the file. `factors` is the plan, factor -> variant -> what it
+changes; the base is the variant "base".
+"""
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterable
+from itertools import zip_longest
+from pathlib import Path
+
+import torch
+from jaxtyping import Int
+from rich.progress import track
+from rich.table import Table
+from torch import Tensor
+
+from microdlm.errors import UserError
+from microdlm.likelihood import estimate_nelbo
+from microdlm.runs import provenance, read_json, write_json
+from microdlm.state import State, TrainConfig
+from microdlm.terminal import console
+from microdlm.training import update
+
+T_95 = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78}  # Student's: half a 95 % interval in standard errors, by seeds
+
+
+def trained(
+    label: str, state: State, how: TrainConfig, loss: Callable, batch: Callable, x_0: Int[Tensor, "B L"], samples: int
+) -> dict:
+    """Train to the end on what `batch(rng)` gives; then the bound on held-out windows x_0, with the same masks for
+    everyone, nats per token."""
+    start, same_masks = time.perf_counter(), torch.Generator().manual_seed(0)
+    for _ in track(range(how.steps), label, console=console, transient=True):
+        update(state, how, loss, batch(state.rng).to(state.device))
+    seconds, mask_id = time.perf_counter() - start, state.model.cfg.vocab_size - 1
+    score = estimate_nelbo(state.weights.eval(), x_0.to(state.device), mask_id, samples, same_masks, given=1)
+    return {"nelbo": score.mean, "stderr_over_windows": score.stderr, "steps": how.steps, "seconds": seconds}
+
+
+def paired(runs: list[dict], base: list[dict]) -> dict:
+    """Mean over seeds of the differences to the base, with its standard error; negative is better."""
+    of = {r["seed"]: r["nelbo"] for r in base}
+    d = [r["nelbo"] - of[r["seed"]] for r in runs if r["seed"] in of]
+    if len(d) < 2:
+        return {}
+    error = statistics.stdev(d) / math.sqrt(len(d))
+    return {"difference": statistics.mean(d), "stderr": error, "clear": abs(statistics.mean(d)) > T_95[len(d)] * error}
+
+
+def summary(runs: list[dict], factors: dict[str, dict]) -> list[dict]:
+    """One row a variant, in the order of the plan; those that have not run are left out."""
+    rows = []
+    for factor, variants in factors.items():
+        for name in variants:
+            mine = [r for r in runs if r["variant"] == name]
+            if mine:
+                row = {"factor": factor, "variant": name, "seeds": [r["seed"] for r in mine]}
+                row["nelbo"] = statistics.mean(r["nelbo"] for r in mine)
+                rows.append(row | paired(mine, [r for r in runs if r["variant"] == "base" != name]))
+    return rows
+
+
+def table(rows: list[dict]) -> Table:
+    t = Table("recipe", "nats per character", "against the base", "seeds")
+    for r in rows:
+        against = f"{r['difference']:+.4f} ± {r['stderr']:.4f}{' *' * r['clear']}" if "difference" in r else ""
+        t.add_row(r["variant"], f"≤ {r['nelbo']:.4f}", against, str(len(r["seeds"])))
+    return t
+
+
+def search(
+    out: Path, setting: dict, factors: dict[str, dict], seeds: Iterable[int], run: Callable[[str, int], dict]
+) -> None:
+    """Run what `out` does not hold yet, first one variant of each factor. `run(variant, seed)` gives at least nelbo and
+    seconds. UserError: what `out` holds was made under another `setting`."""
+    known, made = read_json(out) if out.exists() else {**setting, "runs": []}, {"made_by": provenance()}
+    if (runs := known["runs"]) and any(known.get(name) != value for name, value in setting.items()):
+        raise UserError(f"{out} holds runs of another size or length: give another --out")
+    rounds = [name for names in zip_longest(*factors.values()) for name in names if name]
+    for name, seed in ((name, seed) for name in rounds for seed in seeds):
+        if (name, seed) not in {(r["variant"], r["seed"]) for r in runs}:
+            runs.append({"variant": name, "seed": seed, **run(name, seed), **made})
+            console.print(f"{name}, seed {seed}: ≤ {runs[-1]['nelbo']:.4f}, {runs[-1]['seconds']:.0f} s")
+            left = [v for variants in factors.values() for v in variants if v not in {r["variant"] for r in runs}]
+            numbers = {"summary": summary(runs, factors), "not_run": left}
+            write_json(out, {**setting, "seed": list(seeds)[0], **numbers, "runs": runs, **made})
+    console.print(table(summary(runs, factors)))
