@@ -42,9 +42,7 @@ class Evaluate:
     texts: int = 64  # that each run writes, a whole window each
     batch: int = 16  # texts written at once
     seed: int = 0  # of the texts, the same for all runs
-    judge: str = (
-        ""  # a GPT: the folder of a run, a shipped name, or one of transformers; none: playlets itself, or gpt2
-    )
+    judge: str = ""  # a GPT of yours or of transformers, by name or folder; none: playlets itself, or gpt2
     wikitext: str = ""  # score WikiText-2 raw as well: the path of its test text, or "hub" to fetch it
     windows: int = 256  # of it
     mauve: bool = False  # MAUVE against held-out text; of few texts it is noise

@@ -179,6 +179,19 @@ def test_windows_of_another_text_are_disjoint_and_spread(tmp_path):
             evaluate.wikitext(bad, tok, 301)
 
 
+def test_another_text_is_scored_as_the_common_score_is(finished, play, tmp_path):
+    """The same estimator and masks; on text of the same language, the same size of number."""
+    (path := tmp_path / "other.txt").write_text(play.text(16 * 24, seed=9), encoding="utf-8")
+    found = read_json(evaluate.evaluate(replace(finished[1], wikitext=str(path), results=tmp_path)))
+    job, tok = finished[0][0], runner.text("nano")[0].tokenizer
+    lm = evaluate.last_weights(job.folder(finished[1].out))
+    x_0 = torch.tensor(tok.encode(path.read_text(encoding="utf-8"))).view(24, 16)
+    by_hand = estimate_nelbo(lm.model, x_0, lm.mask_id, TINY.samples, runner.masks())
+    run = found["runs"][0]
+    assert run["wikitext"] == {"value": by_hand.mean, "stderr": by_hand.stderr} and found["wikitext"] == "other.txt"
+    assert abs(run["wikitext"]["value"] - run["nelbo"]) < 6 * by_hand.stderr
+
+
 def test_mauve_is_that_of_mauve_text():
     """The same distribution is near 1, a shifted one far from it."""
     pytest.importorskip("mauve", reason="pip install mauve-text runs this one")
