@@ -1,6 +1,6 @@
 """Three budgets for TinyStories (2305.07759), in which a text learns to end: presets of the twins, and what they read.
 
-    tinystories-quick   1.0M     a quarter of an hour on two cores; 22 MB to download
+    tinystories-quick   1.0M     about a quarter of an hour on two cores; 22 MB to download
     tinystories-45m     44.8M    an encoder that needs a GPU for hours; 2.2 GB to download, 32 GB of memory to hold it
     tinystories-142m    141.6M   a DiT: learned positions, told t by adaLN-Zero, averaged. Likewise, and longer
 
@@ -13,7 +13,7 @@ PRESETS = {  # name: (L, sizes of the network, training)
     "tinystories-quick": (
         256,
         dict(n_layer=4, n_head=4, d_model=128, tied=True),
-        TrainConfig(steps=5000, batch_size=8, optimizer="muon", lr=6e-3),
+        TrainConfig(steps=4500, batch_size=8, optimizer="muon", lr=6e-3),
     ),
     "tinystories-45m": (
         256,
