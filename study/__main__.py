@@ -37,7 +37,7 @@ class Options:
 class Plan(Options):
     """What would be run, how far it is, and what it costs at a speed that was measured."""
 
-    tokens_per_second: float | None = None  # of one device, as `status` shows it; none: what the runs here have reached
+    tokens_per_second: float | None = None  # of one device; none: what the runs here have reached
 
     def run(self) -> None:
         todo = jobs(self.preset, self.grid, self.seeds)
