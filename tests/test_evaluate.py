@@ -1,6 +1,7 @@
 """What the study says beside the bound: whose weights write, what a judge finds, and that nothing is said alone."""
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -16,7 +17,7 @@ from microdlm.corpus import load_corpus
 from microdlm.errors import UserError
 from microdlm.likelihood import estimate_nelbo
 from microdlm.pretrained import load
-from microdlm.runs import ROOT, read_json
+from microdlm.runs import ROOT, read_json, read_tensors, write_tensors
 from microdlm.tokenizers import CharTokenizer
 from study import evaluate, grid, judges, report, runner, written
 from study.grid import Preset, jobs
@@ -52,11 +53,15 @@ def finished(tmp_path_factory, play):
 # ---- whose weights ----
 
 
-def test_the_weights_that_write_are_the_weights_that_were_scored(finished):
-    """The score of the run, once as it was kept, once from the weights on disk: window by window the same."""
-    job, out = finished[0][0], finished[1].out
-    corpus, done = runner.text("nano")[0], read_json(job.folder(out) / "done.json")
-    lm = evaluate.last_weights(job.folder(out))
+def test_the_weights_that_write_are_the_weights_that_were_scored(finished, tmp_path):
+    """The score of the run, once as it was kept, once from the weights on disk: window by window the same. The file of
+    the best weights, which may be others, is spoilt first."""
+    folder = tmp_path / "run"
+    shutil.copytree(finished[0][0].folder(finished[1].out), folder)
+    best = read_tensors(folder / "model.safetensors")
+    write_tensors(folder / "model.safetensors", {name: torch.zeros_like(w) for name, w in best.items()})
+    corpus, done = runner.text("nano")[0], read_json(folder / "done.json")
+    lm = evaluate.last_weights(folder)
     again = estimate_nelbo(lm.model, corpus.windows(16, 24), lm.mask_id, 2, runner.masks())
     assert again.per_sequence.tolist() == pytest.approx(done["per_window"], abs=2e-6)
 
