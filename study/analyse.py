@@ -97,7 +97,7 @@ def families(scores: Scores) -> dict[str, list[Effect]]:
     masking = [((s, m), (s, "uniform")) for s, m in scores if m != "uniform" and (s, "uniform") in scores]
     judged = sum(of[0] != "loglinear" for of, _ in proposal)  # loglinear is the floor, not a question
     return {
-        "proposal": [effect(scores, of, than, judged, floor) for of, than in proposal],
+        "proposal": [effect(scores, of, than, max(1, judged), floor) for of, than in proposal],
         "masking": [effect(scores, of, than, max(1, len(masking)), floor) for of, than in masking],
     }
 
