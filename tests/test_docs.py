@@ -53,7 +53,11 @@ def options(words: list[str]) -> set[str]:
     if words[1] == "-m":
         module = importlib.import_module(words[2] if words[2] != "study" else "study.__main__")
         called = {"run": "Work"}.get(words[3], words[3].title()) if words[2] == "study" else "Config"
-        return {f.name for f in dataclasses.fields(getattr(module, called))}
+        fields = dataclasses.fields(getattr(module, called))
+        nested = [
+            (f.name, g.name) for f in fields if dataclasses.is_dataclass(f.type) for g in dataclasses.fields(f.type)
+        ]
+        return {f.name for f in fields} | {f"{outer}.{inner}" for outer, inner in nested}
     if words[1].startswith("steps/"):
         return {f.name for f in dataclasses.fields(LessonConfig)} | {"break"}
     body = source(ROOT / words[1]).split("class Config:")[1].split("\n\n\n")[0]
