@@ -7,8 +7,10 @@ import json
 import math
 import os
 import re
+import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import nbformat
@@ -17,6 +19,7 @@ import torch
 from nbclient import NotebookClient
 
 from microdlm.corpus import load_corpus
+from microdlm.errors import UserError
 from microdlm.runs import ROOT
 
 HERE = ROOT / "notebooks"
@@ -486,14 +489,33 @@ def test_the_first_cell_fetches_the_project_on_colab(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     exec(first_cell("0_masking"), {})
     assert [command[0] for command in ran] == ["git", sys.executable]
-    assert f"https://github.com/{build.REPOSITORY}" in ran[0] and "--editable" in ran[1]
+    assert f"https://github.com/{build.repository()}" in ran[0] and "--editable" in ran[1]
     assert Path.cwd() == tmp_path / "microDLM" / "notebooks"
     assert sys.path[:2] == [str(Path.cwd()), str(tmp_path / "microDLM")]
 
 
 @pytest.mark.parametrize("stem", SOURCES)
 def test_its_badge_opens_itself(stem):
-    assert f"/{build.REPOSITORY}/blob/main/notebooks/{stem}.ipynb" in build.assemble(SOURCES[stem]).cells[0].source
+    assert f"/{build.repository()}/blob/main/notebooks/{stem}.ipynb" in build.assemble(SOURCES[stem]).cells[0].source
+
+
+def test_one_command_points_everything_at_another_address(monkeypatch, tmp_path):
+    """And nothing that has run is lost or run again."""
+    for path in (build.PROJECT, *build.HERE.glob("*.ipynb")):
+        shutil.copy(path, tmp_path / path.name)
+    monkeypatch.setattr(build, "HERE", tmp_path)
+    monkeypatch.setattr(build, "PROJECT", tmp_path / "pyproject.toml")
+    monkeypatch.setattr(build, "repository", partial(build.repository, tmp_path / "pyproject.toml"))
+    before = {path.name: nbformat.read(path, 4) for path in tmp_path.glob("*.ipynb")}
+    build.publish("a-school/dlm.course")
+    assert build.repository() == "a-school/dlm.course"
+    for name, notebook in before.items():
+        after = nbformat.read(tmp_path / name, 4)
+        assert "github/a-school/dlm.course/blob/main/notebooks/" in after.cells[0].source
+        assert "https://github.com/a-school/dlm.course" in after.cells[1].source
+        assert after.cells[2:] == notebook.cells[2:]
+    with pytest.raises(UserError, match="owner/name"):
+        build.publish("https://github.com/a/b")
 
 
 # ---- what they share ----
