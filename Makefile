@@ -2,13 +2,14 @@
 # make race   watch the shipped twins write, side by side
 # make test   everything CI runs
 # make site   build the page in which the models run, and serve it at http://localhost:8000
+# make artifacts   after other weights: everything that is made from them, two hours or more; needs tmux and chromium
 # make notebooks   run every notebook from top to bottom and keep what it shows
 
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := runs/demo-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: demo race test results notebooks web site clean
+.PHONY: demo race test results artifacts notebooks web site clean
 
 demo: .venv/installed
 	$(BIN)/python diffusion.py --train --generate --out $(DEMO)/diffusion
@@ -18,16 +19,30 @@ demo: .venv/installed
 race: .venv/installed
 	$(BIN)/python visualize.py
 
+# One process a core, one thread a process: torch's threads would only be in each other's way.
 test: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 # The tables in README.md, the page results/README.md and the figures, from results/*.json
 results: .venv/installed
 	$(BIN)/python results/tables.py
 	$(BIN)/python results/page.py
 	$(BIN)/python results/figures.py
+
+# In the order in which one is made from the other. Interrupted, the frontier goes on where it was; the rest is short.
+artifacts: web
+	$(BIN)/python -m microdlm.comparison shakespeare-diffusion shakespeare-gpt --out results/twins.json
+	$(BIN)/python results/steps.py 3
+	$(BIN)/python results/sampling_frontier.py
+	$(BIN)/python results/sampling_speed.py
+	$(BIN)/python visualize.py race --no-animate --save web/frames.json
+	$(BIN)/python results/terminal.py
+	$(BIN)/python results/web.py
+	$(BIN)/python web/explore/data.py
+	$(BIN)/python web/picture.py
+	$(MAKE) notebooks results
 
 # What the page needs beside its own files: the models in eight bits, the runtime from npm. About two minutes.
 web: .venv/web-installed web/node_modules

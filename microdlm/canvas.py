@@ -52,8 +52,8 @@ def slide(
         begin = int(open_columns[0]) if len(open_columns) else 0
         start = max(0, min(begin - window // 2, x.size(1) - window))
         view = x[:, start : start + window]
-        masks = int((view == mask_id).sum(1).max())
-        first = first or max(1, masks)
+        masks = max(1, int((view == mask_id).sum(1).max()))  # a finished text is for samplers that revise
+        first = first or masks
         share = {} if num_steps is None else {"num_steps": max(1, round(num_steps * masks / first))}
         for part in fill(view, mask_id, **share):
             x = torch.cat([x[:, :start], part, x[:, start + window :]], dim=1)

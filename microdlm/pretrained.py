@@ -1,6 +1,6 @@
 """A trained model in two lines.
 
-    lm = microdlm.load("shakespeare-diffusion")     # or the folder of a run
+    lm = microdlm.load("shakespeare-diffusion")     # or the folder of a run, or "owner/name" on the Hugging Face Hub
     print(lm.generate(n=1, prompt="ROMEO:")[0])
 
 A folder holds config.json (architecture, vocabulary, how it was made) and model.safetensors. Both are data; loading
@@ -20,24 +20,24 @@ from microdlm.canvas import canvas, slide
 from microdlm.cli import check, one_of
 from microdlm.drawing import ORDERS
 from microdlm.errors import UserError
+from microdlm.hub import find
 from microdlm.likelihood import Estimate, estimate_nelbo, left_to_right_nll
 from microdlm.pacing import PACES
 from microdlm.revising import DOUBTS
-from microdlm.runs import ROOT, read_json, read_tensors
+from microdlm.runs import read_json, read_tensors
 from microdlm.samplers import SAMPLERS
 from microdlm.schedules import SCHEDULES
 from microdlm.tokenizers import TextTokenizer, tokenizer_from_json
 from microdlm.training import wants_bfloat16
 from microdlm.transformer import Transformer, TransformerConfig
 
-WEIGHTS = ROOT / "weights"
 LONGEST = 100_000  # tokens of a text; what does not fit the window is written window by window
 NAMED = {"inside": SAMPLERS, "pace": PACES, "schedule": SCHEDULES, "again": DOUBTS, "order": ORDERS}
 
 
 @dataclass
 class LanguageModel:
-    """A network, its vocabulary, and what to do with them: write, fill in, score."""
+    """A network, its vocabulary, and what to do with them: write, fill in, mend, score."""
 
     model: Callable  # a Transformer, or what wraps one and has its `cfg`, `causal` and `embedding`
     tokenizer: TextTokenizer
@@ -109,11 +109,31 @@ class LanguageModel:
 
         >>> load("shakespeare-diffusion").infill("ROMEO: ____ love {9}.")  # doctest: +SKIP
         """
+        *_, x = self.write(self.page(text, n), **how)
+        return [self.tokenizer.decode(row) for row in x]
+
+    def trajectory(self, text: str, **how) -> list[str]:
+        """Every state on the way from `text` to what `infill` makes of it, as texts; MASK is shown as a dot."""
+        x = self.page(text)
+        return [self.tokenizer.decode(state[0]) for state in (x, *self.write(x, **how))]
+
+    def refine(self, text: str, n: int = 1, prompt: str = "", **how) -> list[str]:
+        """Go over a finished text: all but the `prompt` it begins with is masked and drawn anew, a share at a time.
+        `how`: num_steps, share, again and what `draw` takes, see revising.refine. UserError: it is a GPT, or no fit."""
+        head, tail = self.page(prompt, n), self.page(text.removeprefix(prompt), n)
+        x = torch.cat([head, tail], dim=1)
+        if not text.startswith(prompt) or x.size(1) > self.model.cfg.seq_len:
+            raise UserError(f"refine takes {self.model.cfg.seq_len} tokens at most, which begin with the prompt")
+        given = (torch.arange(x.size(1), device=x.device) < head.size(1)).expand_as(x)
+        *_, x = self.write(x, "refine", given=given, **how)
+        return [self.tokenizer.decode(row) for row in x]
+
+    def page(self, text: str, n: int = 1) -> Int[Tensor, "n L"]:
+        """`text` with its blanks as MASKs, n times. UserError: it is too long, or begins with a blank for a GPT."""
         x = canvas(text, self.tokenizer, LONGEST).repeat(n, 1).to(self.device)
         if self.kind == "gpt" and (x[:, :1] == self.mask_id).any():
             raise UserError("a GPT cannot fill a blank at the very beginning: put something before it")
-        *_, x = self.write(x, **how)
-        return [self.tokenizer.decode(row) for row in x]
+        return x
 
     def score(self, text: str, samples: int = 128, seed: int = 0) -> Estimate:
         """-log p(text) in nats per token, the first token given: exact for a GPT, an upper bound for diffusion.
@@ -136,7 +156,7 @@ class LanguageModel:
 
 
 def load(name: str | Path, device: str = "cpu", precision: str = "float32", compile: bool = False) -> LanguageModel:
-    """Load shipped weights by name, or any folder with config.json and model.safetensors.
+    """Load shipped weights by name, any folder with config.json and model.safetensors, or "owner/name" on the Hub.
 
     To write faster: precision "bfloat16", or "auto" for it where the hardware multiplies it fast, and `compile`
     (torch.compile: half a minute at the first texts). Score in float32, in which every likelihood here was measured.
@@ -159,15 +179,6 @@ def load(name: str | Path, device: str = "cpu", precision: str = "float32", comp
     if compile:
         model.compile()
     return LanguageModel(model, tokenizer, config)
-
-
-def find(name: str | Path) -> Path:
-    """The folder of a shipped model, of a run, or of anything else that looks like one."""
-    for folder in (Path(name), WEIGHTS / name):
-        if folder.is_dir():
-            return folder
-    shipped = sorted(p.name for p in WEIGHTS.glob("*") if p.is_dir())
-    return WEIGHTS / one_of(str(name), shipped, "model")
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from microdlm.corpus import Corpus
 from microdlm.errors import UserError
 from microdlm.runs import Run
-from microdlm.transformer import Transformer, TransformerConfig
+from microdlm.transformer import TransformerConfig
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class State:
         torch.manual_seed(cfg.seed)  # dropout, which takes no generator
 
     @property
-    def weights(self) -> Transformer:
+    def weights(self) -> nn.Module:
         """The model to use: the average where there is one."""
         return self.model if self.average is None else self.average.module
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from microdlm.errors import UserError
 from microdlm.likelihood import Estimate
+from microdlm.parallel import add_up, agreed
 from microdlm.runs import Run
 from microdlm.state import State, TrainConfig
 from microdlm.transformer import Transformer
@@ -93,10 +94,11 @@ def update(state: State, cfg: TrainConfig, loss: Callable, x_0: Tensor) -> tuple
     for group in (group for optimizer in state.optimizers for group in optimizer.param_groups):
         group["lr"] = lr
     state.model.train()
+    state.model.zero_grad(set_to_none=True)
     with autocast(cfg, state.device):
         value = loss(state.model, x_0, state.rng)
-    state.model.zero_grad(set_to_none=True)
     value.backward()
+    add_up(value.detach(), *(p.grad for p in state.model.parameters()))  # of several processes, if there are
     norm = nn.utils.clip_grad_norm_(state.model.parameters(), cfg.grad_clip)
     if not math.isfinite(value.item() + norm.item()):
         raise UserError(
@@ -148,11 +150,11 @@ def train(
             if due(state.step, cfg.steps, cfg.checkpoints):
                 run.save_checkpoint(state.tensors())
             yield record
-            if interrupted() and state.step < cfg.steps:
+            if (by := agreed(interrupted())) and state.step < cfg.steps:
                 run.save_checkpoint(state.tensors())
                 where = f"all saved in {run.folder}"
                 said = f"stopped after step {state.step}, {where}: the same command with --resume goes on"
-                raise Stopped(said, interrupted())
+                raise Stopped(said, by)
 
 
 def due(step: int, steps: int, times: int) -> bool:

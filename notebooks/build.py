@@ -2,6 +2,7 @@
 
 python notebooks/build.py             all of them, some minutes on one core
 python notebooks/build.py 0 4         these two
+python notebooks/build.py --published owner/name     where the project is published: badges and Colab's cell, no run
 
 The sources are what one edits: plain Python with `# %%` between the cells (jupytext's percent format). A committed
 notebook is one that this file has run from top to bottom; tests compare it with its source.
@@ -10,6 +11,7 @@ notebook is one that this file has run from top to bottom; tests compare it with
 import os
 import re
 import sys
+import tomllib
 from pathlib import Path
 
 import jupytext
@@ -17,13 +19,21 @@ import nbformat
 from nbclient import NotebookClient
 from rich.console import Console
 
+from microdlm.errors import UserError
 from microdlm.runs import ROOT, provenance, read_json, write_json
 
 HERE = ROOT / "notebooks"
 SOURCES = sorted((HERE / "source").glob("[0-9]_*.py"))
 PAGE = HERE / "README.md"
 TIMES = ROOT / "results" / "notebooks.json"
-REPOSITORY = "OWNER/microDLM"  # where it is published: the badges and Colab's first cell point there
+PROJECT = ROOT / "pyproject.toml"
+URL = "https://github.com/"
+
+
+def repository(project: Path = PROJECT) -> str:
+    """Where the project is published, owner/name: the badges and Colab's first cell point there."""
+    return tomllib.loads(project.read_text(encoding="utf-8"))["project"]["urls"]["Repository"].removeprefix(URL)
+
 
 BADGE = (
     "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
@@ -43,12 +53,16 @@ if "google.colab" in sys.modules:
     sys.path.insert(0, os.getcwd())"""
 
 
+def first_cells(source: Path) -> tuple[str, str]:
+    names = {"repository": repository(), "stem": source.stem}
+    return BADGE.format(**names), FETCH.format(**names)
+
+
 def assemble(source: Path) -> nbformat.NotebookNode:
     """The notebook as it is before it has run."""
     notebook = jupytext.read(source, fmt="py:percent")
-    names = {"repository": REPOSITORY, "stem": source.stem}
-    badge = nbformat.v4.new_markdown_cell(BADGE.format(**names))
-    notebook.cells = [badge, nbformat.v4.new_code_cell(FETCH.format(**names)), *notebook.cells]
+    badge, fetch = first_cells(source)
+    notebook.cells = [nbformat.v4.new_markdown_cell(badge), nbformat.v4.new_code_cell(fetch), *notebook.cells]
     for i, cell in enumerate(notebook.cells):
         cell.id, cell.metadata = f"{source.stem}-{i}", {}
     notebook.metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
@@ -64,10 +78,22 @@ def execute(notebook: nbformat.NotebookNode, **environment: str) -> float:
     paths = os.pathsep.join(filter(None, [str(ROOT), path]))
     env = os.environ | {"PYTHONPATH": paths, "MICRODLM_STILL": "1"} | environment
     quiet = ["--log-level=CRITICAL"]
-    client = NotebookClient(notebook, timeout=600, record_timing=False, extra_arguments=quiet)
+    client = NotebookClient(notebook, timeout=1800, record_timing=False, extra_arguments=quiet)
     client.execute(cwd=str(HERE), env=env)
     after = os.times()
     return sum(getattr(after, part) - getattr(before, part) for part in ("children_user", "children_system"))
+
+
+def publish(where: str) -> None:
+    """Say in pyproject.toml where the project is, and point the notebooks there. What they have shown stays."""
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", where):
+        raise UserError(f"{where!r} is no place on GitHub: give owner/name")
+    text = PROJECT.read_text(encoding="utf-8")
+    PROJECT.write_text(re.sub(r"^Repository = .*$", f'Repository = "{URL}{where}"', text, flags=re.M), encoding="utf-8")
+    for source in SOURCES:
+        notebook = nbformat.read(path := HERE / f"{source.stem}.ipynb", 4)
+        notebook.cells[0].source, notebook.cells[1].source = first_cells(source)
+        nbformat.write(notebook, path)
 
 
 def main(which: list[str]) -> None:
@@ -90,4 +116,11 @@ def main(which: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    if sys.argv[1:2] == ["--published"]:
+        try:
+            publish(" ".join(sys.argv[2:]))
+        except UserError as e:
+            print(e, file=sys.stderr)
+            sys.exit(2)
+    else:
+        main(sys.argv[1:])

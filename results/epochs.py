@@ -2,6 +2,8 @@
 
     python results/epochs.py        a GPU, or days, even on a tenth of the text; stopped, it goes on where it was
 
+Two cores: --size nano --share 0.05 --windows 64 --samples 4 --evals 10 --epochs 10 30 100 300, about two hours.
+
 For every number of epochs, each twin tries its regularisers with the first seed. Which is best, and after which step
 a run was best, one half of the held-out windows decides; the number that counts comes from the other half. The best
 then runs with the other seeds. A GPT's value is exact, a diffusion model's is a bound.
@@ -30,7 +32,11 @@ from microdlm.training import due, pick_device, update
 from microdlm.transformer import Transformer, TransformerConfig
 
 BATCH, L = 16, 256
-SIZES = {"small": dict(n_layer=4, n_head=4, d_model=128), "full": dict(n_layer=6, n_head=6, d_model=384)}
+SIZES = {
+    "nano": dict(n_layer=3, n_head=2, d_model=96),
+    "small": dict(n_layer=4, n_head=4, d_model=128),
+    "full": dict(n_layer=6, n_head=6, d_model=384),
+}
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,7 @@ TRIED = {"diffusion": REGULARISERS, "gpt": REGULARISERS | MASKED}
 class Config:
     epochs: tuple[int, ...] = (10, 30, 100, 300, 1000)  # how often the text is read
     share: float = 0.1  # of the training text that is used; 1: all of it
-    size: str = "small"  # small, or full: 10.7M, wants a GPU
+    size: str = "small"  # nano, small, or full: 10.7M, wants a GPU
     lr: tuple[float, ...] = (6e-3, 3e-3)  # of diffusion, of GPT: the peak, with Muon
     evals: int = 20  # chances to be the best of a run
     windows: int = 128  # held out; the even ones choose, the odd ones count

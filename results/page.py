@@ -7,6 +7,8 @@ python results/page.py --check    exit with 1 if it is not what the JSON says
 import sys
 from pathlib import Path
 
+from sections import ablations, budgets, epochs, growth, quality, recipes, speed, tales
+
 from microdlm.runs import ROOT, read_json
 
 PAGE = ROOT / "results" / "README.md"
@@ -32,7 +34,10 @@ COMMANDS = {  # command: what it writes
     "python results/time_to_quality.py": "time_to_quality.json",
     "python results/stories.py": "tinystories.json",
     "python results/training_speed.py": "training_speed.json",
-    "python results/epochs.py": "epochs.json",
+    "python results/epochs.py …": "epochs.json",
+    "python results/budgets.py": "budgets.json",
+    "python results/growth.py": "growth.json",
+    "python -m study run, then analyse": "schedule_study_nano.json",
     "python results/curve.py": "curve.json",
     "python results/terminal.py": "terminal.json",
     "python results/web.py": "web.json",
@@ -49,7 +54,9 @@ CORES = """
 | does what helps a short training help a longer and larger one? | `python results/recipes.py --size small --chars 4096000 --out results/recipes_small.json` |
 | the same of a quality's text | `python results/time_to_quality.py --size small --chars 8192000 --out results/time_to_quality_small.json` |
 | whole training steps against a textbook's; wants a machine that does nothing else | `python results/training_speed.py` |
-| epochs against likelihood on a tenth of the text, as far as 100 | `python results/epochs.py --epochs 10 30 100` |
+| epochs against likelihood on a tenth of the text, as far as 100 | `python results/epochs.py --epochs 10 30 100 --out results/epochs_small.json` |
+| the published budgets; the transformer takes hours | `python results/budgets.py mlp`, then `transformer` |
+| what growing costs; wants a machine that does nothing else | `python results/growth.py` |
 """  # noqa: E501
 QUEUE_HEAD = """
 ## Not yet run: what wants a GPU
@@ -80,10 +87,21 @@ QUEUE = [  # what, command, what stands here when it is done
         "`python results/epochs.py --size full --share 1 --out results/epochs_full.json`",
         "`epochs_full.json`, figure",
     ),
-    ("the schedule study at 10.7M: twelve runs, three seeds", "with step 7", "`schedule_study_10m.json`, figure"),
-    ("124M: time of a step, share of the peak, memory", "with step 7", "`throughput_124m.json`"),
-    ("124M: the twelve runs, as far as time goes", "with step 7", "`schedule_study_124m_pilot.json`"),
-    ("TinyStories, large", "`diffusion.py --train --preset tinystories-45m`, `-142m`", "`tinystories_large.json`"),
+    (
+        "the schedule study at 10.7M: twelve runs, three seeds",
+        "`python -m study run --preset shakespeare-10m`, then `analyse`",
+        "`schedule_study_shakespeare-10m.json`, figure",
+    ),
+    (
+        "124M: the twelve runs, as far as time goes; time of a step, share of the peak, memory",
+        "`python -m study run --preset fineweb-124m`, `status`, `analyse`",
+        "`schedule_study_fineweb-124m.json`",
+    ),
+    (
+        "the large models for TinyStories; their text is 2.2 GB and wants 32 GB of memory",
+        "`python diffusion.py --train --preset tinystories-45m`, then `tinystories-142m`",
+        "`tinystories_large.json`",
+    ),
     ("ways to write, with the weights of 10.7M", "`python results/sampling_frontier.py`", "`sampling_frontier.json`"),
 ]
 
@@ -100,135 +118,15 @@ def state(name: str) -> str:
     )
 
 
-def recipes(numbers: dict) -> str:
-    """What helped, what hurt, what did neither clearly, what has not run."""
-    base, *rows = numbers["summary"]
-    seeds, rows = len(base["seeds"]), sorted(rows, key=lambda r: r.get("difference", 0))
-    whole = [r for r in rows if len(r["seeds"]) == seeds]
-    net = numbers["sizes"]
-    text = [
-        "\n## Which recipe trains best?\n",
-        f"A network of {net['n_layer']} layers, {net['n_head']} heads and width {net['d_model']} on Tiny "
-        f"Shakespeare. Every run reads {numbers['chars']:,} characters, {numbers['chars'] / 1_003_854:.1f} times the "
-        "text, and brings its learning rate to zero within them: what helps here helps a short training.\n",
-        f"The base is Muon at {base_of(numbers)}. It reaches **≤ {base['nelbo']:.4f}** nats per character on "
-        f"{numbers['windows']} held-out windows: an upper bound, with the same windows and masks for every run. Each "
-        "row changes one thing. The difference is taken seed by seed; ± is its standard error over "
-        f"{seeds} seeds. It is clear where the 95 % interval of Student's t leaves out zero: one row in twenty would "
-        "be, if none had any effect. Batch ratio is the mean over all hidden characters of a batch: no bound, because "
-        "a text of which much is hidden weighs more; it is scored by the bound all the same.\n",
-        "| changed | | against the base, nats | verdict |",
-        "|---|---|---:|---|",
-    ]
-    for said in ("helped", "hurt", "no clear difference"):
-        text += [line(r, said) for r in whole if verdict(r) == said]
-    part = [r for r in rows if r not in whole]
-    text += [line(r, f"{len(r['seeds'])} of {seeds} seeds") for r in part if "difference" in r]
-    missing = [r["variant"] for r in part] + numbers["not_run"]
-    text += [f"\nNot yet run with all seeds: {'; '.join(missing) if missing else 'nothing'}.\n"]
-    return "\n".join([*text, f"Numbers: `results/recipes.json`, made by `{numbers['made_by']['command']}`."])
-
-
-def base_of(numbers: dict) -> str:
-    how = next(r["recipe"] for r in numbers["runs"] if r["variant"] == "base")
-    return (
-        f"learning rate {how['lr']:g} (AdamW for embedding and head), warm-up {how['warmup']:.0%}, weight decay "
-        f"{how['weight_decay']:g}, {how['batch_size']} windows of {numbers['sizes']['seq_len']} a step, the bound in "
-        "counts with stratified counts, no dropout, no average"
-    )
-
-
-def line(r: dict, said: str) -> str:
-    return f"| {r['factor']} | {r['variant']} | {r['difference']:+.4f} ± {r['stderr']:.4f} | {said} |"
-
-
-def verdict(r: dict) -> str:
-    return ("hurt" if r["difference"] > 0 else "helped") if r["clear"] else "no clear difference"
-
-
-def ablations(numbers: dict) -> str:
-    """What each option of the backbone is worth, in the order of the plan."""
-    base, *rows = numbers["summary"]
-    whole = [r for r in rows if len(r["seeds"]) == len(base["seeds"])]
-    missing = [r["variant"] for r in rows if r not in whole] + numbers["not_run"]
-    text = [
-        "\n## What are the options of the backbone worth?\n",
-        f"None is on in the base (Muon, RoPE), which has {numbers['runs'][0]['parameters']:,} weights and reads "
-        f"{numbers['chars']:,} characters of Tiny Shakespeare: **≤ {base['nelbo']:.4f}** nats per character on "
-        f"{numbers['windows']} held-out windows. Differences, errors, verdicts: as above.\n",
-        "| option | | against the base, nats | verdict |",
-        "|---|---|---:|---|",
-        *(line(r, verdict(r)) for r in whole),
-        f"\nNot yet run with all seeds: {'; '.join(missing) or 'nothing'}. Numbers: `results/ablations.json`, made by "
-        f"`{numbers['made_by']['command']}`.",
-    ]
-    return "\n".join(text)
-
-
-def tales(numbers: dict) -> str:
-    """Whether stories end, whether their words are words, and what the first of each way says."""
-    bound, made = numbers["bound"], numbers["trained"]
-    rows = {f"written {way}": told for way, told in numbers["writing"].items()} | {"held out": numbers["held_out"]}
-    text = [
-        "\n## Do stories end?\n",
-        f"A diffusion model of {made['parameters']:,} weights, {made['training']['steps']:,} steps of "
-        f"{made['training']['batch_size']} windows of TinyStories by the token: ≤ {bound['nats_per_char']:.3f} ± "
-        f"{bound['stderr']:.3f} nats per character on {numbers['windows']} held-out windows.\n",
-        "| stories | texts | end within the window | words that stand in no story it read |",
-        "|---|---:|---:|---:|",
-    ]
-    for whose, told in rows.items():
-        end, error = told["ended"].values()
-        text.append(f"| {whose} | {told['texts']:,} | {end:.0%} ± {error:.0%} | {told['unknown_words']:.1%} |")
-    for way, told in numbers["writing"].items():
-        text.append(f"\nThe first one written {way}:\n\n> {' '.join(told['samples'][0].split())}")
-    return "\n".join([*text, f"\nNumbers: `results/tinystories.json`, made by `{numbers['made_by']['command']}`."])
-
-
-def quality(numbers: dict) -> str:
-    """Characters to each mark, plain beside ours, and the factor at the plain recipe's end."""
-    rows = [r for r in numbers["marks"] if r["plain"] or r["ours"]]
-    times, end = numbers["times_less"], numbers["plain_end"]
-    text = [
-        "\n## How much text does a quality take?\n",
-        f"The network is `{numbers['size']}`. The plain recipe: AdamW at a constant 3e-4, each character hidden with "
-        "probability t, the mean over all that is hidden, 16 windows a step. Ours: Muon, counts spread evenly over the "
-        "batch, the same mean, 4 windows a step, warm-up and cosine, a run of its own for each length. Network, text "
-        f"and estimator are the same; {numbers['windows']} held-out windows.\n",
-        "| nats per character | plain: characters | ours: characters |",
-        "|---:|---:|---:|",
-        *(f"| ≤ {r['mark']:.1f} | {chars(r['plain'])} | {chars(r['ours'])} |" for r in rows),
-        f"\nTo where the plain recipe ends (≤ {end['value']:.3f} ± {end['stderr']:.3f}), ours takes "
-        f"{factor(times['chars'])} times fewer characters and {factor(times['flops'])} times fewer operations (Muon "
-        "takes some of its own); ± is one standard error over seeds. That is early: who knows only how frequent each "
-        f"character is stands at {numbers['unigram']:.3f}, and nothing here says how long the lead lasts. Numbers: "
-        f"`results/time_to_quality.json`, made by `{numbers['made_by']['command']}`.",
-        f"\nNot as good: {tried(numbers['runs'])} (one seed).",
-        "\n![Nats per character against characters read, plain and ours](figures/time_to_quality.png)",
-    ]
-    return "\n".join(text)
-
-
-def tried(runs: list[dict]) -> str:
-    """What else has run: a recipe, and where it came."""
-    others = [r for r in runs if r["recipe"] not in ("plain", "ours")]
-    ends = [f"≤ {r['points'][-1]['nelbo']:.3f} after {r['points'][-1]['chars']:,} characters" for r in others]
-    return f"{others[0]['recipe']}, {', '.join(ends)}" if others else "nothing else has run"
-
-
-def chars(found: dict) -> str:
-    return f"{found['value']:,.0f} ± {found['stderr']:,.0f}" if found else "–"
-
-
-def factor(found: dict) -> str:
-    return f"**{found['value']:.1f}** ± {found['stderr']:.1f}" if found else "(not reached)"
-
-
 SECTIONS = {
     "recipes.json": ("summary", recipes),
     "ablations.json": ("summary", ablations),
     "time_to_quality.json": ("marks", quality),
     "tinystories.json": ("writing", tales),
+    "epochs.json": ("summary", epochs),
+    "budgets.json": ("models", budgets),
+    "training_speed.json": ("rows", speed),
+    "growth.json": ("fits", growth),
 }
 
 

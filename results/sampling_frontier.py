@@ -24,10 +24,11 @@ from microdlm.corpus import load_corpus
 from microdlm.cost import CountForwards
 from microdlm.diversity import Verbatim, average, interval, matched, measures
 from microdlm.errors import UserError
+from microdlm.hub import find
 from microdlm.likelihood import cross_entropy_curve
 from microdlm.objectives import next_token_nll
 from microdlm.pacing import optimal_pace
-from microdlm.pretrained import find, load
+from microdlm.pretrained import load
 from microdlm.runs import ROOT, provenance, read_json, write_json
 from microdlm.terminal import console
 

@@ -19,7 +19,8 @@ from microdlm import cli
 from microdlm.comparison import nats_per_char
 from microdlm.corpus import Corpus, load_corpus
 from microdlm.errors import UserError
-from microdlm.pretrained import WEIGHTS, LanguageModel, load
+from microdlm.hub import WEIGHTS
+from microdlm.pretrained import LanguageModel, load
 from microdlm.runs import ROOT, provenance, read_json, write_json
 from microdlm.stories import TEXTS
 from microdlm.terminal import console

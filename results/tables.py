@@ -75,13 +75,29 @@ def ladder() -> str:
         rows.append(f"| [`{name}`](steps/{name}.py) | {question} | {text.format(**numbers)} | {took} |")
     threads = steps["step0_masking"]["made_by"]["threads"]
     rows += [
-        "| [`step7_schedule_study`](steps/step7_schedule_study.py) | Does the schedule matter? | not yet run | |",
+        "| [`step7_schedule_study`](steps/step7_schedule_study.py) | Does the schedule matter? | "
+        f"{study()} | {study_seconds(steps)} |",
         "",
-        f"± is one standard deviation over seeds {', '.join(map(str, steps['step0_masking']['seeds']))}; seconds on "
-        f"{threads} CPU thread{'s' * (threads > 1)}. Numbers: `results/steps.json`, made by "
-        "`python results/steps.py`.",
+        f"± is one standard deviation over seeds {', '.join(map(str, steps['step0_masking']['seeds']))}, in step 7 one "
+        f"standard error; seconds on {threads} CPU thread{'s' * (threads > 1)}. Numbers: `results/steps.json`, made by "
+        "`python results/steps.py`, and `results/schedule_study_nano.json`, by `python -m study run`.",
     ]
     return "\n".join(rows)
+
+
+def study() -> str:
+    """What the study at nano has found, and how much it may have missed."""
+    numbers = read("schedule_study_nano")
+    proposal, masking = (numbers["effects"][family] for family in ("proposal", "masking"))
+    named = {e["of"].removesuffix("-uniform"): e for e in proposal if e["found"] and e["of"].endswith("-uniform")}
+    found = ", ".join(f"{name} {e['mean']:+.3f} ± {e['stderr']:.3f}" for name, e in named.items())
+    most = max(max(abs(e["low"]), abs(e["high"])) for e in masking)
+    by_type = f"masked by type: nothing found, up to {most:.2f}" if not any(e["found"] for e in masking) else ""
+    return f"[against linear](results/schedule_study_nano.md) {found} nats; {by_type}"
+
+
+def study_seconds(steps: dict) -> str:
+    return f"{steps['step7_schedule_study']['seconds']:.0f}" if "step7_schedule_study" in steps else ""
 
 
 def spread(n: dict) -> str:

@@ -38,8 +38,8 @@ SHAPES = {  # L, batch on a CPU, batch on a GPU, sizes
 
 @dataclass(frozen=True)
 class Config:
-    turns: int = 5  # how often each is timed, one after the other; the median counts
-    steps: int = 5  # timed at once
+    turns: int = 3  # how often each is timed, one after the other; the median counts
+    steps: int = 2  # timed at once
     compile: bool = True  # also with torch.compile
     device: str = "auto"
     seed: int = 0

@@ -3,6 +3,7 @@
 python -m study plan --preset nano         what would be run, and what is done
 python -m study run --preset nano          run it, here, one after the other; again: go on where it stopped
 python -m study analyse --preset nano      judge it as study/PLAN.md says, into results/
+python -m study evaluate --preset nano     have its runs write, and a judge read that; then analyse shows it too
 python -m study prepare                    FineWeb-Edu, or a file of yours, to shards of ids
 python -m study submit, status, requeue    the same on a SLURM cluster: docs/cluster.md
 """
@@ -13,14 +14,17 @@ from typing import Annotated, Union
 
 import tyro
 from rich.markdown import Markdown
-from rich.table import Table
 
 from microdlm import cli
-from microdlm.runs import ROOT, Run, read_json, write_json
+from microdlm.parallel import rank, together
+from microdlm.runs import ROOT, write_json
 from microdlm.terminal import console
 from microdlm.training import pick_device
-from study.cluster import Place, queued, speed, state, submit, utilisation
-from study.grid import PRESETS, Job, jobs
+from study import board
+from study.cluster import Place, last_words, queued, state, submit
+from study.costs import progress
+from study.grid import jobs
+from study.judges import Evaluate
 
 
 @dataclass(frozen=True)
@@ -33,13 +37,14 @@ class Options:
 
 @dataclass(frozen=True)
 class Plan(Options):
-    """What would be run, and how far it is."""
+    """What would be run, how far it is, and what it costs at a speed that was measured."""
+
+    tokens_per_second: float | None = None  # of one device; none: what the runs here have reached
 
     def run(self) -> None:
-        table = Table("run", "steps", "score")
-        for job in jobs(self.preset, self.grid, self.seeds):
-            table.add_row(job.folder(self.out).name, *progress(job, self.out))
-        console.print(table)
+        todo = jobs(self.preset, self.grid, self.seeds)
+        cost = board.bill(todo, self.out, self.tokens_per_second)
+        console.print(board.plan(todo, self.out), cost, sep="\n")
 
 
 @dataclass(frozen=True)
@@ -48,8 +53,14 @@ class Work(Options):
 
     device: str = "auto"  # auto (a GPU of CUDA if there is one), cpu, cuda
     only: int | None = None  # just this one of the runs, counted from 0
+    accumulate: int = 1  # micro-batches that a batch is cut into, where it does not fit the device's memory
 
     def run(self) -> None:
+        with together():  # with the others that torchrun has started, if it has
+            console.quiet = rank() > 0
+            self.work()
+
+    def work(self) -> None:
         from study.runner import work
 
         todo, device = jobs(self.preset, self.grid, self.seeds), pick_device(self.device)
@@ -58,7 +69,7 @@ class Work(Options):
             if (folder / "done.json").exists():
                 continue
             with console.status(folder.name) as status:
-                for record in work(job, self.out, device):
+                for record in work(job, self.out, device, self.accumulate):
                     status.update(f"{folder.name}  {record.step} of {job.how.steps}  loss {record.loss:.3f}")
             console.print(folder.name, *progress(job, self.out))
 
@@ -140,37 +151,13 @@ class Status(Options):
     peak: float = 312e12  # operations a second of the device, for MFU; 312e12: an A100 in bfloat16
 
     def run(self) -> None:
-        table = Table("run", "state", "steps", "tokens/s", "MFU", "hours left", "score")
-        queue = queued()
-        for job in jobs(self.preset, self.grid, self.seeds):
-            steps, rate, left = speed(job, self.out)
-            mfu = "" if rate is None else f"{utilisation(rate, parameters(job, self.out), self.peak):.1%}"
-            fast = ("", "", "") if rate is None else (f"{rate:,.0f}", mfu, f"{left:.1f}")
-            name, result = job.folder(self.out).name, progress(job, self.out)[1]
-            table.add_row(name, state(job, self.out, queue), f"{steps:,} of {job.how.steps:,}", *fast, result)
-        console.print(table)
-
-
-def parameters(job: Job, out: Path) -> int:
-    """How many weights the run's network has."""
-    import torch
-
-    from microdlm.transformer import Transformer, TransformerConfig
-
-    with torch.device("meta"):
-        return Transformer(TransformerConfig(**Run(job.folder(out)).config["model"])).num_parameters()
-
-
-def progress(job: Job, out: Path) -> tuple[str, str]:
-    """Steps done of those asked for, and the score."""
-    run = Run(job.folder(out))
-    done = run.folder / "done.json"
-    if done.exists():
-        found = read_json(done)
-        result = found.get("failed") or f"≤ {found['nelbo']:.4f} ± {found['stderr']:.4f}"
-        return f"{found['steps']:,} of {job.how.steps:,}", result
-    records = run.metrics()
-    return f"{records[-1]['step'] if records else 0:,} of {PRESETS[job.preset].how.steps:,}", ""
+        queue, todo = queued(), jobs(self.preset, self.grid, self.seeds)
+        states = {job: state(job, self.out, queue) for job in todo}
+        console.print(board.status(todo, states, self.out, self.peak))
+        for job in (job for job in todo if states[job] == "stalled"):
+            console.print(f"{job.folder(self.out).name}: {last_words(job, self.out)}", soft_wrap=True)
+        if "stalled" in states.values():
+            console.print("Stalled runs go on with: python -m study requeue")
 
 
 COMMANDS = Union[  # noqa: UP007
@@ -182,6 +169,7 @@ COMMANDS = Union[  # noqa: UP007
     Annotated[Prepare, tyro.conf.subcommand("prepare")],
     Annotated[Speed, tyro.conf.subcommand("speed")],
     Annotated[Analyse, tyro.conf.subcommand("analyse")],
+    Annotated[Evaluate, tyro.conf.subcommand("evaluate")],
 ]
 
 

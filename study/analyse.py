@@ -97,7 +97,7 @@ def families(scores: Scores) -> dict[str, list[Effect]]:
     masking = [((s, m), (s, "uniform")) for s, m in scores if m != "uniform" and (s, "uniform") in scores]
     judged = sum(of[0] != "loglinear" for of, _ in proposal)  # loglinear is the floor, not a question
     return {
-        "proposal": [effect(scores, of, than, judged, floor) for of, than in proposal],
+        "proposal": [effect(scores, of, than, max(1, judged), floor) for of, than in proposal],
         "masking": [effect(scores, of, than, max(1, len(masking)), floor) for of, than in masking],
     }
 
@@ -122,7 +122,15 @@ def analysis(preset: str, grid: str, seeds: tuple[int, ...], out: Path) -> dict:
         "arms": [summary(key, score, found) for key, score in scores.items()],
         "effects": {name: [vars(e) | {"words": e.words} for e in of] for name, of in families(scores).items()},
         "lost": lost,
+        "trained_by": trained_by([job.folder(out) for job in found]),
     }
+
+
+def trained_by(folders: list[Path]) -> list[dict]:
+    """Of what code and on what machine the runs came: one entry, unless they were moved."""
+    made = [Run(folder).config["made_by"] for folder in folders]
+    told = [{k: m[k] for k in ("commit", "uncommitted_changes", "torch", "device", "threads")} for m in made]
+    return [dict(one) for one in dict.fromkeys(tuple(t.items()) for t in told)]
 
 
 def summary(key: tuple[str, str], score: Tensor, found: dict[Job, dict]) -> dict:

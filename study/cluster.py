@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from microdlm.errors import UserError
-from microdlm.runs import Run, read_json, write_json
+from microdlm.runs import read_json, write_json
 from study.grid import Job
 
 os.environ.setdefault("SUBMITIT_PREEMPT_SIGNAL", "USR1")  # its default, USR2, is not what clusters send by custom
@@ -27,16 +27,19 @@ class Place:
     minutes: int = 450  # wall time of one link of the chain
     warning: int = 300  # seconds before its end at which a job is told to save
     parallel: int = 4  # jobs at once
-    gpus: int = 1  # for each run; 0: none
+    gpus: int = 1  # for each run; each takes its part of every batch; 0: none
+    accumulate: int = 1  # micro-batches that a GPU cuts its part into, where that does not fit its memory
     cpus: int = 4  # for each run
     memory: int = 32  # GB for each run
     setup: tuple[str, ...] = ()  # shell lines before the run, such as "module load cuda"
 
     def parameters(self) -> dict:
         """As submitit takes them."""
+        processes = max(1, self.gpus)
         asked = {
             "timeout_min": self.minutes,
-            "cpus_per_task": self.cpus,
+            "tasks_per_node": processes,
+            "cpus_per_task": max(1, self.cpus // processes),
             "mem_gb": self.memory,
             "slurm_signal_delay_s": self.warning,
             "slurm_array_parallelism": self.parallel,
@@ -55,18 +58,29 @@ class Task:
 
     job: Job
     out: Path
+    accumulate: int = 1
 
     def __call__(self) -> None:
+        from submitit.helpers import TorchDistributedEnvironment
+
+        from microdlm.parallel import rank, together
+
+        TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
+        with together():
+            self.work(is_first=rank() == 0)
+
+    def work(self, is_first: bool) -> None:
         from microdlm.training import Stopped, pick_device
         from study.runner import work
 
         try:
-            for _ in work(self.job, self.out, pick_device()):
+            for _ in work(self.job, self.out, pick_device(), self.accumulate):
                 pass
         except Stopped as stopped:
-            print(stopped, flush=True)
-            if stopped.by == signal.SIGUSR1:  # time is nearly up; SIGTERM is somebody who means it
-                requeue()
+            if is_first:
+                print(stopped, flush=True)
+                if stopped.by == signal.SIGUSR1:  # time is nearly up; SIGTERM is somebody who means it
+                    requeue()
             sys.exit(0)
 
     def checkpoint(self):
@@ -86,17 +100,32 @@ def requeue() -> None:
 
 
 def queued() -> dict[str, str]:
-    """State of every job of ours that waits or runs. UserError: there is no SLURM here."""
+    """State of every job of ours that waits or runs, and why it waits. UserError: there is no SLURM here."""
     try:
-        asked = ["squeue", "-h", "-r", "--me", "-o", "%i %T"]
+        asked = ["squeue", "-h", "-r", "--me", "-o", "%i|%T|%r"]
         found = subprocess.run(asked, capture_output=True, text=True, timeout=60, check=True)
     except (OSError, subprocess.SubprocessError) as e:
         raise UserError(f"squeue does not answer ({type(e).__name__}): run this where SLURM is") from None
-    return dict(line.split() for line in found.stdout.splitlines())
+    jobs = (line.split("|", 2) for line in found.stdout.splitlines())
+    return {number: now.lower() + f" {why}" * (now == "PENDING") for number, now, why in jobs}
 
 
 def note(job: Job, out: Path) -> Path:
     return out / job.preset / "jobs" / f"{job.folder(out).name}.json"
+
+
+def ticket(job: Job, out: Path) -> dict:
+    """The last job that was submitted for this run: its number `id` and how many `gpus` it has; or nothing."""
+    return read_json(note(job, out)) if note(job, out).exists() else {}
+
+
+def last_words(job: Job, out: Path) -> str:
+    """Why the run's last job ended: the last error in its log, or its last line, and where there is more."""
+    log = out / job.preset / "jobs" / "logs" / f"{ticket(job, out).get('id')}_0_log.err"
+    lines = log.read_text(errors="replace").split("\n") if log.exists() else []
+    lines = [line.strip() for line in lines if line.strip()] or ["it left no word"]
+    errors = [line for line in lines if "error" in line.lower() and "exit code" not in line]  # srun's words on a death
+    return f"{(errors or lines)[-1]} ({log})"
 
 
 def state(job: Job, out: Path, queue: dict[str, str]) -> str:
@@ -104,8 +133,8 @@ def state(job: Job, out: Path, queue: dict[str, str]) -> str:
     folder = job.folder(out)
     if (folder / "done.json").exists():
         return "failed" if "failed" in read_json(folder / "done.json") else "done"
-    if note(job, out).exists() and (now := queue.get(read_json(note(job, out))["id"])):
-        return now.lower()
+    if now := queue.get(ticket(job, out).get("id")):
+        return now
     return "stalled" if note(job, out).exists() or (folder / "config.json").exists() else "new"
 
 
@@ -123,25 +152,9 @@ def submit(todo: list[Job], out: Path, place: Place, states: tuple[str, ...] = (
     executor.update_parameters(**place.parameters())
     try:
         with executor.batch():
-            sent = [executor.submit(Task(job, out.resolve())) for job in mine]
+            sent = [executor.submit(Task(job, out.resolve(), place.accumulate)) for job in mine]
     except submitit.core.utils.FailedJobError as e:
         raise UserError(f"SLURM refuses the jobs: {' '.join(str(e).split())[-300:]}") from None
-    for job, ticket in zip(mine, sent, strict=True):
-        write_json(note(job, out), {"id": ticket.job_id})
-    return {job.folder(out).name: ticket.job_id for job, ticket in zip(mine, sent, strict=True)}
-
-
-def speed(job: Job, out: Path, last: int = 200) -> tuple[int, float | None, float | None]:
-    """Steps done, tokens a second over the last steps, and hours still to go at that."""
-    records = Run(job.folder(out)).metrics()
-    seconds = sum(r["seconds"] for r in records[-last:])
-    if not seconds:
-        return 0, None, None
-    size = records[-1]["tokens"] / records[-1]["step"]
-    left = (job.how.steps - records[-1]["step"]) * seconds / len(records[-last:])
-    return records[-1]["step"], size * len(records[-last:]) / seconds, left / 3600
-
-
-def utilisation(tokens_per_second: float, parameters: int, peak: float) -> float:
-    """MFU: the share of `peak` floating-point operations a second that 6 N of them for each token make up."""
-    return 6 * parameters * tokens_per_second / peak
+    for job, sent_job in zip(mine, sent, strict=True):
+        write_json(note(job, out), {"id": sent_job.job_id, "gpus": place.gpus})
+    return {job.folder(out).name: sent_job.job_id for job, sent_job in zip(mine, sent, strict=True)}

@@ -1,4 +1,4 @@
-"""An analysis as files: the JSON, a page with its table and its words, a figure of effects and one of curves."""
+"""An analysis as files: the JSON, a page with its tables and its words, a figure of effects and one of curves."""
 
 from pathlib import Path
 
@@ -6,17 +6,24 @@ from microdlm.colours import COLOURS
 from microdlm.figures import figure
 from microdlm.runs import ROOT, provenance, read_json, write_json
 from study.analyse import LEVEL
+from study.written import samples
 
 LOOKS = {"uniform": ("o", COLOURS["diffusion"], -0.13), None: ("s", COLOURS["other"], 0.13)}  # None: masking by type
 
 
+def stem(preset: str, grid: str) -> str:
+    return f"schedule_study_{preset}" + "_published" * (grid == "published")
+
+
 def write(found: dict, results: Path) -> Path:
-    """Returns the page."""
-    name = f"schedule_study_{found['preset']}" + "_published" * (found["grid"] == "published")
+    """Returns the page. What `evaluate` has left in the folder stands in it too."""
+    name = stem(found["preset"], found["grid"])
     results.mkdir(parents=True, exist_ok=True)
     write_json(results / f"{name}.json", found | {"seed": found["seeds"][0], "made_by": provenance()})
     page = results / f"{name}.md"
-    page.write_text("\n".join(lines(found, name)) + "\n", encoding="utf-8")
+    beside = results / f"{name}_samples.json"
+    written = samples(read_json(beside)) if beside.exists() else []
+    page.write_text("\n".join([*lines(found, name), *written, *reference()]) + "\n", encoding="utf-8")
     names = list(dict.fromkeys(arm["schedule"] for arm in found["arms"]))
     with figure(results / "figures" / f"{name}.png", width=9.0, height=3.6, ncols=2, sharey=True) as (_, axes):
         for ax, family in zip(axes, ("proposal", "masking"), strict=True):
@@ -100,9 +107,14 @@ def lines(found: dict, name: str) -> list[str]:
         page.append(
             f"| {e['of']} less {e['than']} | {e['mean']:+.4f} | {e['low']:+.4f} to {e['high']:+.4f} | {verdict} |"
         )
-    page += ["", "## In words", "", *words(found)]
-    page += ["", f"![Effects with intervals](figures/{name}.png)", "", f"![Curves](figures/{name}_curves.png)", ""]
-    return page + reference()
+    page += ["", "## In words", "", *words(found), *hypotheses(found)]
+    return page + [
+        "",
+        f"![Effects with intervals](figures/{name}.png)",
+        "",
+        f"![Curves](figures/{name}_curves.png)",
+        "",
+    ]
 
 
 def words(found: dict) -> list[str]:
@@ -132,6 +144,24 @@ def words(found: dict) -> list[str]:
     if len(found["seeds"]) == 1:
         said.append("* With one seed nothing can be found: the noise of a training is not known.")
     return said
+
+
+def hypotheses(found: dict) -> list[str]:
+    """What PLAN.md expected of these runs, and what came of it. H3 is of the other grid."""
+    if found["grid"] != "exact" or len(found["seeds"]) == 1:
+        return []
+    proposal = [e for e in found["effects"]["proposal"] if e["found"] and "loglinear" not in e["of"]]
+    better = [e["of"] for e in proposal if e["mean"] < 0]
+    worse = [e["of"] for e in proposal if e["mean"] > 0 and e["of"].startswith("sqrt")]
+    lower = [e["of"] for e in found["effects"]["masking"] if e["found"] and e["mean"] < 0]
+    asked = {
+        "H1, no schedule is better than linear by more than the noise": ("refuted by", "not contradicted", better),
+        "H1, sqrt is worse than linear": ("found with", "not found", worse),
+        "H2, masking by type does not lower the common score": ("refuted by", "not contradicted", lower),
+    }
+    return [
+        f"* {what}: {yes} {', '.join(who)}." if who else f"* {what}: {no}." for what, (yes, no, who) in asked.items()
+    ]
 
 
 def reference() -> list[str]:

@@ -5,16 +5,19 @@ from functools import cache, partial
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 
 from microdlm.corpus import Corpus, load_corpus
 from microdlm.errors import UserError
 from microdlm.likelihood import Estimate, cross_entropy_curve, estimate_nelbo
 from microdlm.masking import mask_tokens, stratified
+from microdlm.parallel import rank, ranks
 from microdlm.runs import ROOT, Run
 from microdlm.state import State, describe
 from microdlm.training import Stopped, train
 from microdlm.transformer import Transformer, TransformerConfig
-from steps.step7_schedule_study import EXPONENTS, LOSSES, MASKINGS, bound, exam, rates_by_type
+from steps.step7_schedule_study import EXPONENTS, MASKINGS, bound, exam, rates_by_type
+from study import parts
 from study.grid import PRESETS, Job
 from study.shards import Shards, rates_by_pairs
 
@@ -32,19 +35,21 @@ def text(preset: str) -> tuple[Corpus, Shards | None, torch.Tensor]:
     return corpus, None, rates_by_type(corpus.train, len(corpus.tokenizer))
 
 
-def work(job: Job, out: Path, device: str = "cpu"):
+def work(job: Job, out: Path, device: str = "cpu", accumulate: int = 1):
     """Train (or go on) and score, yielding every record of the training. Stopped: somebody stopped it, all is saved.
-    A run that breaks is kept as failed, with its reason."""
+    A run that breaks is kept as failed, with its reason. Processes that are together share each batch, and each works
+    its part off in `accumulate` parts; only the first writes."""
+    parts.check(accumulate, job.how.batch_size)
     size, (corpus, shards, c) = PRESETS[job.preset], text(job.preset)
     mask_id, folder, c = len(corpus.tokenizer), job.folder(out), c.to(device)
     net = TransformerConfig(mask_id + 1, **size.net)
     asked = describe("diffusion", net, job.how, corpus) | {"preset": job.preset, "arm": asdict(job.arm)}
-    run = Run.open(folder, asked, resume=(folder / "config.json").exists())
+    run = opened(folder, asked)
     state = State(Transformer(net, torch.Generator().manual_seed(job.seed)), job.how, device)
     state.restore(run)
     x_0 = corpus.windows(net.seq_len, size.windows).to(device)
     some = x_0[:: max(1, len(x_0) // 64)]
-    loss = partial(LOSSES[job.arm.weight], job.arm, c, mask_id)
+    loss = partial(parts.loss, job.arm, c, mask_id, accumulate)
 
     def validate(model):
         return estimate_nelbo(model, some, mask_id, 4, masks())
@@ -57,7 +62,19 @@ def work(job: Job, out: Path, device: str = "cpu"):
     except UserError as e:
         run.finish({"failed": str(e), "steps": state.step})
         return
-    run.finish({"steps": state.step} | score(state.weights.eval(), job, x_0, mask_id, c))
+    how = {"steps": state.step, "processes": ranks(), "accumulate": accumulate}
+    run.finish(how | score(state.weights.eval(), job, x_0, mask_id, c))
+
+
+def opened(folder: Path, asked: dict) -> Run:
+    """The run, new or to go on with. Its first process opens it, and sweeps away what a kill -9 left half written."""
+    if rank() == 0:
+        run = Run.open(folder, asked, resume=(folder / "config.json").exists())
+        for torn in folder.glob(".*.part"):
+            torn.unlink()
+    if ranks() > 1:
+        dist.barrier()
+    return run if rank() == 0 else parts.Onlooker(folder)
 
 
 def score(model, job: Job, x_0, mask_id: int, c) -> dict:

@@ -66,13 +66,16 @@ def network():
 
 @pytest.fixture(scope="session")
 def script():
-    """script("results/steps") -> that file as a module. It is in no package: it is meant to be run."""
+    """script("results/steps") -> that file as a module. It is in no package: it is meant to be run, and so it sees
+    what lies beside it."""
 
     def load(path: str):
-        name = Path(path).name
-        spec = importlib.util.spec_from_file_location(name, ROOT / f"{path}.py")
+        name, file = Path(path).name, ROOT / f"{path}.py"
+        spec = importlib.util.spec_from_file_location(name, file)
         module = sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.syspath_prepend(file.parent)
+            spec.loader.exec_module(module)
         return module
 
     return load

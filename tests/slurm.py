@@ -43,9 +43,12 @@ SlurmdParameters=config_overrides
 MailProg=/bin/true
 KillWait=5
 MinJobAge=3600
-NodeName={host} NodeAddr=127.0.0.1 CPUs=8 RealMemory=16000 State=UNKNOWN
+GresTypes=gpu
+NodeName={host} NodeAddr=127.0.0.1 CPUs=8 RealMemory=16000 Gres=gpu:2 State=UNKNOWN
 PartitionName=debug Nodes={host} Default=YES MaxTime=INFINITE State=UP DefMemPerCPU=50
+PartitionName=short Nodes={host} MaxTime=5 State=UP DefMemPerCPU=50
 """
+GPUS = "NodeName={host} Name=gpu File=/dev/null\nNodeName={host} Name=gpu File=/dev/zero\n"  # to be counted, not used
 
 
 def missing() -> list[str]:
@@ -76,6 +79,7 @@ class Slurm:
             d=self.folder, host=socket.gethostname().split(".")[0], user=getpass.getuser(), ports=free_ports(2)
         )
         (self.folder / "slurm.conf").write_text(CONF.format(**names))
+        (self.folder / "gres.conf").write_text(GPUS.format(**names))
         self.env = os.environ | {"PATH": PATH, "SLURM_CONF": str(self.folder / "slurm.conf")}
         try:
             self.start()

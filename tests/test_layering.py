@@ -14,20 +14,22 @@ from microdlm.runs import ROOT, git
 # Bottom first: each may import those before it. The first line knows no network.
 ORDER = [
     *("errors", "colours", "schedules", "oracle", "playlets", "tokenizers", "sources", "corpus", "diversity"),
-    *("runs", "figures", "cost", "cli"),
+    *("runs", "figures", "cost", "cli", "hub", "parallel"),
     *("canvas", "masking", "attention", "conditioning", "transformer", "objectives", "likelihood"),  # to a number
     *("drawing", "pacing", "stepping", "planned", "surest", "revising", "samplers", "blocks"),  # from MASKs to a text
-    *("state", "stories", "training", "pretrained", "terminal", "search", "comparison", "lesson"),  # what people use
+    *("state", "stories", "training", "pretrained", "publishing", "terminal", "search", "comparison", "lesson"),
     *("exporting", "export_web"),  # what a browser runs
     *("recording", "moments", "score", "screen", "player", "picture"),  # a text while it is written
+    "__main__",  # all of it, from a terminal
 ]
 LONGER = {
     "visualize": (300, "six things to watch, as planned")
 }  # modules over 200 lines: name -> (lines allowed, the reason)
 # Lines in all. 2,400 was planned without tokenizers, comparison, nine ways to write, lessons, the race (650)
-# the site's models (250), a second optimizer and what runs on clusters need of the loop (60), time as an option (90),
-# documents that end and where they come from (95), searches that compare seed by seed (70).
-CORE = 5075
+# the site's models (250), a second optimizer and what runs on clusters need of the loop (60), the Hub (205), the
+# command line (190), time as an option (90), documents that end and where they come from (95), searches that compare
+# seed by seed (70), several processes (60).
+CORE = 5530
 SCRIPTS = [*ROOT.glob("*.py"), *ROOT.glob("results/*.py"), *ROOT.glob("weights/*.py"), *ROOT.glob("steps/*.py")]
 
 
@@ -64,7 +66,15 @@ def test_arrows_go_one_way(name):
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda p: p.name)
 def test_scripts_import_the_core_and_never_each_other(path):
-    theirs = {p.stem for p in SCRIPTS} | {"tests", "steps", "results", "weights", "study", "notebooks"}
+    """sections.py is none: nobody can run it, page.py writes with it."""
+    theirs = {p.stem for p in SCRIPTS if p.stem != "sections"} | {
+        "tests",
+        "steps",
+        "results",
+        "weights",
+        "study",
+        "notebooks",
+    }
     assert not {module.split(".")[0] for module in imports(path)} & theirs
 
 

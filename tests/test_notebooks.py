@@ -5,16 +5,21 @@ import importlib
 import inspect
 import json
 import math
+import os
 import re
+import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import nbformat
 import pytest
 import torch
+from nbclient import NotebookClient
 
 from microdlm.corpus import load_corpus
+from microdlm.errors import UserError
 from microdlm.runs import ROOT
 
 HERE = ROOT / "notebooks"
@@ -291,6 +296,34 @@ WRONG = [
     (6, "cost", lambda L, n, k: (L // k, L // k * n), "read once more"),
     (6, "cost", lambda L, n, k: (L // k, L // k * n + L), "nothing follows it"),
     (6, "cost", lambda L, n, k: (L // k, L // k * L), "without a cache"),
+    (7, "exams", (1.5, 1.5, 1.75), "exam under linear: That is the area under m"),
+    (7, "exams", (1.5, 5 / 3, 5 / 3), "exam under sqrt: That is the mean of m over time"),
+    (7, "exams", (2, 5 / 3, 1.75), "the bound: That is m(1)"),
+    (7, "exams", (1.5, 5 / 6, 1.75), "Divide by the integral of u"),
+    (7, "exams", (1.5, 5 / 3, 1.6), "dt = 2 u du"),
+    (7, "exam", lambda m, a, t: m(1 - a(t)).mean(), "weigh m(u) by u"),
+    (7, "exam", lambda m, a, t: ((1 - a(t)) * m(1 - a(t))).mean(), "divide by how many are hidden"),
+    (7, "exam", lambda m, a, t: m(t).mean(), "the same for every schedule"),
+    (7, "exam", lambda m, a, t: (a(t) * m(a(t))).mean() / a(t).mean(), "the share that is visible"),
+    (7, "exam", lambda m, a, t: m((1 - a(t)).mean()), "not m of the mean"),
+    (7, "blank", lambda c, p, L: (p @ c) ** L, "the clamp is missing"),
+    (7, "blank", lambda c, p, L: p @ c.clamp(max=1), "That is one token"),
+    (7, "blank", lambda c, p, L: c.min() ** L, "the hardest type only"),
+    (7, "blank", lambda c, p, L: p @ c.clamp(max=1) ** L, "before the mean"),
+    (7, "blank", lambda c, p, L: 1.0, "never sure to be hidden"),
+    (7, "effect", lambda a, b: ((a - b).mean(), (a - b).std() / 600**0.5), "600 windows as 600 trainings"),
+    (7, "effect", lambda a, b: ((a - b).mean(), (a - b).mean(0).std() / 200**0.5), "how far other *texts* could lie"),
+    (7, "effect", lambda a, b: ((a - b).mean(), ((a.mean(1).var() + b.mean(1).var()) / 3) ** 0.5), "cancels in the"),
+    (7, "effect", lambda a, b: ((a - b).mean(), (a - b).mean(1).std()), "the scatter of one training"),
+    (7, "effect", lambda a, b: ((b - a).mean(), 0.1), "The sign"),
+    (7, "alarms", lambda n, level: (n * (1 - level), 1 - (1 - level) / n), "are *expected*"),
+    (7, "alarms", lambda n, level: (level**n, 1 - (1 - level) / n), "that there is none"),
+    (7, "alarms", lambda n, level: (1 - level**n, (1 - level) / n), "the error that each may make"),
+    (7, "alarms", lambda n, level: (1 - level**n, level), "not as sure"),
+    (7, "floor", lambda a, b: (a - b).mean().abs(), "ups and downs cancel"),
+    (7, "floor", lambda a, b: (a - b).abs().mean(), "the largest that equal arms have shown"),
+    (7, "floor", lambda a, b: (a - b).max(), "the absolute value is missing"),
+    (7, "floor", lambda a, b: max(a.max(), b.max()) - min(a.min(), b.min()), "Same seed, same masking"),
 ]
 
 
@@ -456,17 +489,62 @@ def test_the_first_cell_fetches_the_project_on_colab(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     exec(first_cell("0_masking"), {})
     assert [command[0] for command in ran] == ["git", sys.executable]
-    assert f"https://github.com/{build.REPOSITORY}" in ran[0] and "--editable" in ran[1]
+    assert f"https://github.com/{build.repository()}" in ran[0] and "--editable" in ran[1]
     assert Path.cwd() == tmp_path / "microDLM" / "notebooks"
     assert sys.path[:2] == [str(Path.cwd()), str(tmp_path / "microDLM")]
 
 
 @pytest.mark.parametrize("stem", SOURCES)
 def test_its_badge_opens_itself(stem):
-    assert f"/{build.REPOSITORY}/blob/main/notebooks/{stem}.ipynb" in build.assemble(SOURCES[stem]).cells[0].source
+    assert f"/{build.repository()}/blob/main/notebooks/{stem}.ipynb" in build.assemble(SOURCES[stem]).cells[0].source
+
+
+def test_one_command_points_everything_at_another_address(monkeypatch, tmp_path):
+    """And nothing that has run is lost or run again."""
+    for path in (build.PROJECT, *build.HERE.glob("*.ipynb")):
+        shutil.copy(path, tmp_path / path.name)
+    monkeypatch.setattr(build, "HERE", tmp_path)
+    monkeypatch.setattr(build, "PROJECT", tmp_path / "pyproject.toml")
+    monkeypatch.setattr(build, "repository", partial(build.repository, tmp_path / "pyproject.toml"))
+    before = {path.name: nbformat.read(path, 4) for path in tmp_path.glob("*.ipynb")}
+    build.publish("a-school/dlm.course")
+    assert build.repository() == "a-school/dlm.course"
+    for name, notebook in before.items():
+        after = nbformat.read(tmp_path / name, 4)
+        assert "github/a-school/dlm.course/blob/main/notebooks/" in after.cells[0].source
+        assert "https://github.com/a-school/dlm.course" in after.cells[1].source
+        assert after.cells[2:] == notebook.cells[2:]
+    with pytest.raises(UserError, match="owner/name"):
+        build.publish("https://github.com/a/b")
 
 
 # ---- what they share ----
+
+
+def test_a_slider_that_is_moved_in_a_living_kernel_shows_another_picture():
+    """The page of notebook 6: the knob goes from 1 to 8 and back, as by a hand. Another picture, then the first."""
+    notebook = build.assemble(SOURCES["6_blocks"])
+    cells = code(notebook)
+    notebook.cells = [cells[1], *(cell for cell in cells if "slider(draw_page" in cell.source)]
+    find = "import ipywidgets\n(knob,) = [w for w in ipywidgets.Widget.widgets.values() if hasattr(w, 'index')]\n"
+    notebook.cells += [nbformat.v4.new_code_cell(source) for source in (find, "knob.value = 8", "knob.value = 1")]
+    client = NotebookClient(notebook, timeout=120, extra_arguments=["--log-level=CRITICAL"])
+
+    def shown() -> list[str]:
+        """What stands below the slider: the pictures of its output area."""
+        areas = [state["outputs"] for state in client.widget_state.values() if "outputs" in state]
+        return [output["data"]["image/png"] for area in areas for output in area if "image/png" in output["data"]]
+
+    env = {k: v for k, v in os.environ.items() if k != "MICRODLM_STILL"}
+    env["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    pictures = []
+    with client.setup_kernel(cwd=str(HERE), env=env):
+        for i, cell in enumerate(notebook.cells):
+            client.execute_cell(cell, i)
+            pictures.append(shown())
+    first, moved, back = pictures[2:]
+    assert len(first) == len(moved) == len(back) == 1
+    assert moved != first and back == first
 
 
 def test_a_slider_draws_its_stills_and_then_what_the_hand_asks_for(monkeypatch):

@@ -63,7 +63,7 @@ def project(tmp_path) -> Path:
     """The README and the program that fills it, beside numbers that nobody measured."""
     root = tmp_path / "a copy"
     (root / "results").mkdir(parents=True)
-    real = ("steps", "sampling_frontier", "sampling_speed")
+    real = ("steps", "sampling_frontier", "sampling_speed", "schedule_study_nano")
     for name in ("README.md", "results/tables.py", *(f"results/{name}.json" for name in real)):
         shutil.copy(ROOT / name, root / name)
     (root / "results" / "twins.json").write_text(json.dumps(TWINS))

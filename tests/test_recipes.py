@@ -227,6 +227,23 @@ def test_the_page_says_of_each_recipe_whether_it_helped(page, recipes):
     assert "≤ 2.3456" in text and "Not yet run with all seeds: one run; two; never." in text
 
 
+def test_bounds_are_called_bounds_and_exact_values_are_not(page):
+    """The same value, once of a GPT, which is exact, and once of a diffusion model."""
+    rows = [
+        {"epochs": 10, "kind": kind, "nats_per_char": 1.5, "stderr": 0.01, "regulariser": "none", "runs": 1}
+        for kind in ("gpt", "diffusion")
+    ]
+    text = page.epochs({"characters": 50_000, "size": "nano", "summary": rows})
+    assert "| 10 | gpt | 1.500 ± 0.010 |" in text and "| 10 | diffusion | ≤ 1.500 ± 0.010 |" in text
+    run = {"recipe": "published", "parameters": 371_010, "steps": 5000, "bound": 3.4, "bound_stderr": 0.01}
+    run |= {"exam": 3.31, "exam_stderr": 0.001}
+    known = {"training": 3.31, "held_out": 3.31}
+    models = {"mlp": {"runs": [run, run | {"recipe": "ours"}], "published": known, "unigram": 3.3}}
+    text = page.budgets({"batch": 64, "length": 256, "models": models})
+    assert "| ≤ 3.4000 ± 0.0100 | 3.3100 ± 0.0010 | 3.31, 3.31 |" in text
+    assert text.count("3.31, 3.31") == 1  # what was published stands beside its own recipe only
+
+
 def test_the_page_says_what_an_option_is_worth(page):
     rows = [row("good", -0.2, True), row("bad", 0.3, True), row("noise", -0.4, False), row("half", -0.9, True, 2)]
     base = {"factor": "base", "variant": "base", "nelbo": 2.3456, "seeds": [0, 1, 2]}
@@ -250,4 +267,4 @@ def test_a_command_without_its_numbers_is_listed_as_not_yet_run(page, monkeypatc
     assert all((ROOT / name).exists() for name in named)
     commands = {f"results/{path.name}" for path in (ROOT / "results").glob("*.py")}
     here = {name for name in named if name.startswith("results/")}
-    assert here == commands - {"results/tables.py", "results/figures.py", "results/page.py"}
+    assert here == commands - {"results/tables.py", "results/figures.py", "results/page.py", "results/sections.py"}

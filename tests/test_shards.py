@@ -1,6 +1,7 @@
 """Data at scale: shards are a function of their source, batches of their step, and damage is named."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -192,18 +193,40 @@ def test_rates_counted_by_pairs_are_those_of_the_step(folder, tok):
     torch.testing.assert_close(rates_by_pairs(ids, len(tok)), rates_by_type(ids, len(tok)))
 
 
-def test_a_run_on_shards_that_was_cut_off_ends_as_if_it_had_not_been(folder, tmp_path, monkeypatch):
+@pytest.fixture
+def job(folder, monkeypatch) -> grid.Job:
+    """A run of seconds on the shards in `folder`, under the name of the large preset."""
     how = replace(grid.PRESETS["nano"].how, steps=12, batch_size=4, evals=2, checkpoints=2)
     net = dict(seq_len=32, n_layer=1, n_head=2, d_model=16, mlp="swiglu", tied=True)
     small = grid.Preset(str(folder), net, how, seeds=(0,), windows=8, samples=2)
     monkeypatch.setitem(grid.PRESETS, "fineweb-124m", small)
     runner.text.cache_clear()
-    job = grid.jobs("fineweb-124m")[7]
+    yield grid.jobs("fineweb-124m")[7]
+    runner.text.cache_clear()
+
+
+def test_a_run_on_shards_that_was_cut_off_ends_as_if_it_had_not_been(job, tmp_path):
     list(runner.work(job, tmp_path / "never"))
     lost = runner.work(job, tmp_path / "lost")
     next(record for record in lost if record.step == 9)
     lost.close()
     list(runner.work(job, tmp_path / "lost"))
-    runner.text.cache_clear()
     one, two = (json.loads((job.folder(tmp_path / n) / "done.json").read_text()) for n in ("never", "lost"))
     assert one["per_window"] == two["per_window"] and len(one["per_window"]) == 8
+
+
+def test_no_run_begins_or_goes_on_with_a_truncated_shard(job, folder, tmp_path, monkeypatch):
+    lost = runner.work(job, tmp_path / "lost")
+    next(record for record in lost if record.step == 9)
+    lost.close()
+    steps = (job.folder(tmp_path / "lost") / "metrics.jsonl").read_text()
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    (copy / "shard_0001.bin").write_bytes((copy / "shard_0001.bin").read_bytes()[:-2])
+    monkeypatch.setitem(grid.PRESETS, "fineweb-124m", replace(grid.PRESETS["fineweb-124m"], data=str(copy)))
+    for out in ("lost", "new"):
+        runner.text.cache_clear()
+        with pytest.raises(UserError, match="shard_0001.bin.*truncated"):
+            list(runner.work(job, tmp_path / out))
+    assert (job.folder(tmp_path / "lost") / "metrics.jsonl").read_text() == steps
+    assert not (tmp_path / "new").exists()

@@ -8,7 +8,8 @@ import torch
 
 from microdlm.corpus import load_corpus
 from microdlm.errors import UserError
-from microdlm.pretrained import WEIGHTS, load
+from microdlm.hub import WEIGHTS
+from microdlm.pretrained import load
 from microdlm.runs import ROOT, write_json, write_tensors
 from microdlm.tokenizers import END
 from microdlm.transformer import Transformer, TransformerConfig

@@ -13,7 +13,7 @@ import torch
 from microdlm.errors import UserError
 from microdlm.runs import ROOT
 from microdlm.training import Stopped, train
-from study import analyse, grid, report, runner
+from study import analyse, grid, parts, report, runner
 from study.grid import Preset, jobs
 
 SIX = ("linear", "cosine", "loglinear", "sqrt", "clipped_cosine", "sigmoid")
@@ -110,6 +110,22 @@ def test_a_planted_null_is_not_found_more_often_than_promised():
     assert wrong <= 20
 
 
+def told(effects: dict) -> dict:
+    """A finding as `report.hypotheses` takes it."""
+    families = {name: [vars(e) for e in of] for name, of in analyse.families(planted(effects)).items()}
+    return {"grid": "exact", "seeds": [0, 1, 2], "effects": families}
+
+
+def test_a_hypothesis_falls_by_what_was_planted_against_it():
+    better, sqrt, masking = report.hypotheses(told({("cosine", "uniform"): -0.2}))
+    assert "refuted by cosine-uniform." in better and "not found" in sqrt and "not contradicted" in masking
+    better, sqrt, masking = report.hypotheses(told({("sqrt", "uniform"): 0.2, ("sqrt", "entropy"): 0.2}))
+    assert "not contradicted" in better and "found with sqrt-uniform, sqrt-entropy." in sqrt
+    lower = {(name, "entropy"): -0.2 for name in SIX}
+    assert report.hypotheses(told(lower))[2].count("-entropy") == 6
+    assert report.hypotheses(told({}) | {"seeds": [0]}) == []  # of one seed nothing can be said
+
+
 def test_intervals_cover_together_what_was_planted():
     truth = {("sqrt", "uniform"): 0.03, ("sigmoid", "entropy"): -0.02}
     missed = 0
@@ -199,6 +215,33 @@ def test_the_signal_of_a_cluster_saves_and_is_no_failure(tiny, tmp_path):
     assert remains(job.folder(tmp_path / "cut")) == remains(job.folder(tmp_path / "never"))
 
 
+@pytest.mark.parametrize("keep", [0, 100, 0.5, -1])
+def test_a_truncated_checkpoint_is_named_and_never_trained_on(tiny, tmp_path, keep):
+    """However much of it is left: the run does not begin anew either, and its folder stays as it was."""
+    lost = runner.work(tiny[0], tmp_path)
+    next(record for record in lost if record.step == 8)
+    lost.close()
+    folder = tiny[0].folder(tmp_path)
+    path = folder / "checkpoint.safetensors"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(keep * len(whole)) if keep == 0.5 else keep])
+    before = {p.name: p.read_bytes() for p in folder.iterdir()}
+    with pytest.raises(UserError, match="checkpoint.safetensors is truncated") as refused:
+        list(runner.work(tiny[0], tmp_path))
+    assert "\n" not in str(refused.value)
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+
+
+def test_what_a_kill_9_left_half_written_is_swept_away(tiny, tmp_path):
+    """A checkpoint of the large preset is 1.5 GB, and each kill could leave one."""
+    lost = runner.work(tiny[0], tmp_path)
+    next(record for record in lost if record.step == 8)
+    lost.close()
+    (tiny[0].folder(tmp_path) / ".checkpoint.safetensors.123.part").write_bytes(b"half")
+    list(runner.work(tiny[0], tmp_path))
+    assert not list(tiny[0].folder(tmp_path).glob(".*"))
+
+
 def test_arms_of_one_seed_see_the_same_windows(tiny, tmp_path, monkeypatch):
     seen = []
 
@@ -215,11 +258,11 @@ def test_arms_of_one_seed_see_the_same_windows(tiny, tmp_path, monkeypatch):
 
 def test_a_run_that_breaks_stands_in_the_table_with_its_reason(tiny, tmp_path, monkeypatch):
     results = tmp_path / "results"
-    exact = runner.LOSSES["exact"]
+    exact = parts.PARTS["exact"]
     for job in tiny:
         if job.arm.name == "sqrt-entropy":
             with monkeypatch.context() as m:
-                m.setitem(runner.LOSSES, "exact", lambda *a: exact(*a) * float("nan"))
+                m.setitem(parts.PARTS, "exact", lambda *a: exact(*a) * float("nan"))
                 list(runner.work(job, tmp_path))
         elif job.arm.name != "sigmoid-entropy":
             list(runner.work(job, tmp_path))

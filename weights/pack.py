@@ -14,7 +14,7 @@ import tyro
 
 from microdlm import cli
 from microdlm.errors import UserError
-from microdlm.pretrained import WEIGHTS
+from microdlm.hub import WEIGHTS
 from microdlm.runs import Run, read_json, read_tensors, write_json, write_tensors
 
 

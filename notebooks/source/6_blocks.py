@@ -121,7 +121,7 @@ ax.plot(lengths, 64 / lengths * (2**lengths - 1), "o-", color=BLUE)
 ax.set(xscale="log", yscale="log", xlabel="block length n", ylabel="questions")
 ax.set_xticks(lengths, [f"{int(n)}" for n in lengths])
 ax.set_title("What there is to know about one text of 64 tokens")
-ax.text(1, 3000, "a GPT: 64", ha="center")
+ax.text(1, 3000, "a GPT: 64")
 ax.text(50, 2.0**62, "diffusion", ha="right", va="center")
 plt.show()
 
@@ -255,11 +255,14 @@ fig, ax = plt.subplots(figsize=(6.5, 3.4))
 for i, n in enumerate(LENGTHS):
     e, colour = found[n], BLUE if n > 1 else RED
     ax.errorbar(i, e.mean, 2 * e.stderr, fmt="o" if n > 1 else "s", color=colour, capsize=4)
-    ax.text(i + 0.12, e.mean, f"{'≤' if n > 1 else '='} {e.mean:.2f}", color=colour, va="center")
+    beside = (7, 0) if n > 1 else (-2, 9)  # a block of one lies where the GPT's line does
+    label = f"{'≤' if n > 1 else '='} {e.mean:.2f}"
+    ax.annotate(label, (i, e.mean), beside, textcoords="offset points", color=colour, va="center")
 for name, value, colour, line in (("a GPT", gpt_value.mean, RED, ":"), ("the language", exact.mean, "black", "--")):
     ax.axhline(value, color=colour, linestyle=line, linewidth=1.5)
-    ax.text(len(LENGTHS) - 1.1, value + (0.05 if name == "a GPT" else -0.16), name, color=colour)
+    ax.text(len(LENGTHS) - 0.55, value + (0.05 if name == "a GPT" else -0.16), name, color=colour, ha="right")
 ax.set_xticks(range(len(LENGTHS)), LENGTHS)
+ax.set_xlim(-0.2, len(LENGTHS) - 0.5)
 ax.set(xlabel="block length", ylabel="nats per character", ylim=(0, None), title="From GPT to diffusion, one slider")
 plt.show()
 

@@ -1,0 +1,147 @@
+"""Two published models at the budget of their publication, and ours in the same budget: an MLP, a small transformer.
+
+    python results/budgets.py mlp             half an hour on one thread; stopped, it goes on where it was
+    python results/budgets.py transformer     hours on one thread, minutes on a GPU
+
+What was published is the mean over all hidden characters of a batch, each hidden with probability t: text of which much
+is hidden weighs more, so it is no bound. It is measured here as it was there ("exam"), and the bound beside it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Annotated
+
+import torch
+import tyro
+from rich.progress import track
+from rich.table import Table
+from torch import Tensor, nn
+
+from microdlm import cli, training
+from microdlm.corpus import Corpus, load_corpus
+from microdlm.likelihood import Estimate, estimate_nelbo
+from microdlm.masking import mask_count, mask_tokens, stratified, to_count, uniform
+from microdlm.objectives import masked_nll
+from microdlm.runs import ROOT, Run, provenance, read_json, write_json
+from microdlm.state import State, TrainConfig
+from microdlm.terminal import console
+from microdlm.transformer import Transformer, TransformerConfig
+
+B, L = 64, 256
+PUBLISHED = {  # nats on training and on held-out text, as published, one seed, another estimator
+    "mlp": {"steps": 5_000, "training": 3.31, "held_out": 3.31},
+    "transformer": {"steps": 10_000, "training": 2.16, "held_out": 2.27},
+}
+
+
+@dataclass(frozen=True)
+class Config:
+    model: Annotated[str, tyro.conf.Positional] = "mlp"  # mlp or transformer
+    windows: int = 435  # held out; all there are
+    samples: int = 8  # masks of each
+    device: str = "auto"
+    seed: int = 0
+    smoke: bool = False  # a few steps on built-in text: does it run?
+    runs: Path = Path("runs/budgets")  # what is needed to go on
+    out: Path = ROOT / "results" / "budgets.json"
+
+
+class MLP(nn.Module):
+    """Three layers, position by position: no position knows of another."""
+
+    def __init__(self, V: int, rng: torch.Generator):
+        super().__init__()
+        self.embedding, self.cfg = nn.Embedding(V, 128), SimpleNamespace(vocab_size=V, seq_len=L)
+        self.layers = nn.Sequential(nn.Linear(128, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, V))
+        for p in self.parameters():
+            nn.init.normal_(p, std=0.02, generator=rng)
+
+    def forward(self, x_t: Tensor) -> Tensor:
+        return self.layers(self.embedding(x_t))
+
+
+def transformer(V: int, rng: torch.Generator) -> Transformer:
+    return Transformer(TransformerConfig(V, L, n_layer=4, n_head=4, d_model=128), rng)
+
+
+def published(model, x_0: Tensor, rng) -> Tensor:
+    t, mask_id = uniform((len(x_0),), x_0.device, rng), model.cfg.vocab_size - 1
+    x_t, is_masked = mask_tokens(x_0, 1 - t, mask_id, rng)
+    return masked_nll(model, x_0, x_t, is_masked, mask_id).sum() / is_masked.sum().clamp(min=1)
+
+
+def spread_evenly(model, x_0: Tensor, rng) -> Tensor:
+    """The same mean, with counts of hidden characters that are spread evenly over the batch."""
+    share, mask_id = stratified(len(x_0), rng=rng, device=x_0.device), model.cfg.vocab_size - 1
+    x_t, is_masked = mask_count(x_0, to_count(share, x_0.size(1)), mask_id, rng)
+    return masked_nll(model, x_0, x_t, is_masked, mask_id).sum() / is_masked.sum()
+
+
+PLAIN = TrainConfig(1, B, lr=3e-4, warmup=0.0, final_lr=1.0, weight_decay=0.01, grad_clip=1e9)
+MODELS = {"mlp": MLP, "transformer": transformer}
+RECIPES: dict[str, tuple[dict, Callable]] = {  # what changes against the plain recipe, the loss
+    "published": ({}, published),
+    "ours": (dict(warmup=0.05, final_lr=0.0, weight_decay=0.1, grad_clip=1.0), spread_evenly),
+}
+RATES = {"mlp": dict(lr=3e-3), "transformer": dict(lr=6e-3, optimizer="muon")}  # of ours
+
+
+@torch.no_grad()
+def exam(model, x_0: Tensor, samples: int) -> Estimate:
+    """The published number on held-out text; its standard error is over rounds."""
+    rng = torch.Generator().manual_seed(0)
+    return Estimate.of(torch.stack([published(model, x_0, rng) for _ in range(samples)]))
+
+
+def run(name: str, cfg: Config, corpus: Corpus) -> dict:
+    """Train by one recipe, from wherever it was left, and score the last weights."""
+    (changes, loss), device = RECIPES[name], training.pick_device(cfg.device)
+    steps, V = 3 if cfg.smoke else PUBLISHED[cfg.model]["steps"], len(corpus.tokenizer) + 1
+    how = replace(PLAIN, steps=steps, seed=cfg.seed, checkpoints=20, evals=10, **changes)
+    how = replace(how, **RATES[cfg.model]) if name == "ours" else how
+    state = State(MODELS[cfg.model](V, torch.Generator().manual_seed(cfg.seed)), how, device)
+    folder = cfg.runs / f"{cfg.model}-{name}-{cfg.seed}"
+    asked = {"model": cfg.model, "recipe": name, "training": vars(how), "corpus": corpus.sha256}
+    going = Run.open(folder, asked, resume=(folder / "config.json").exists())
+    state.restore(going)
+    x_0 = corpus.windows(L, cfg.windows).to(device)
+
+    def score(model, x_0=x_0[:64]):
+        return estimate_nelbo(model, x_0, V - 1, cfg.samples, torch.Generator().manual_seed(0))
+
+    records = training.train(state, how, loss, corpus.batch, score, going)
+    for _ in track(records, f"{cfg.model}, {name}", total=steps - state.step, console=console, transient=True):
+        pass
+    bound, graded = score(state.weights.eval(), x_0), exam(state.weights, x_0, cfg.samples)
+    curve = [(r["step"], r["val"]) for r in going.metrics() if r["val"]]
+    found = {"bound": bound.mean, "bound_stderr": bound.stderr, "exam": graded.mean, "exam_stderr": graded.stderr}
+    parameters = sum(p.numel() for p in state.model.parameters())
+    return {"recipe": name, "steps": steps, "parameters": parameters, **found, "curve": curve}
+
+
+def unigram(corpus: Corpus) -> float:
+    """Nats per held-out character of what knows only how frequent each is in the training text."""
+    counts = torch.bincount(corpus.train, minlength=len(corpus.tokenizer)).double() + 1
+    return -(counts / counts.sum()).log()[corpus.val].mean().item()
+
+
+def main(cfg: Config) -> None:
+    cli.one_of(cfg.model, MODELS, "model")
+    cfg = replace(cfg, windows=2, samples=2, device="cpu") if cfg.smoke else cfg
+    corpus = load_corpus("playlets" if cfg.smoke else "shakespeare", min_length=L)
+    known = read_json(cfg.out) if cfg.out.exists() else {}
+    rows = [run(name, cfg, corpus) for name in RECIPES]
+    mine = {"published": PUBLISHED[cfg.model], "unigram": unigram(corpus), "runs": rows, "made_by": provenance()}
+    models = known.get("models", {}) | {cfg.model: mine}
+    write_json(cfg.out, {"batch": B, "length": L, "seed": cfg.seed, "models": models, "made_by": mine["made_by"]})
+    table = Table("recipe", "bound", "exam, as published", "published")
+    for r in rows:
+        said = f"{PUBLISHED[cfg.model]['held_out']}" if r["recipe"] == "published" else ""
+        table.add_row(r["recipe"], f"≤ {r['bound']:.4f} ± {r['bound_stderr']:.4f}", f"{r['exam']:.4f}", said)
+    console.print(table)
+
+
+if __name__ == "__main__":
+    cli.run(main, Config, __doc__)

@@ -1,0 +1,241 @@
+"""What results/README.md says of each measurement, from its JSON. Written by `python results/page.py`."""
+
+
+def recipes(numbers: dict) -> str:
+    """What helped, what hurt, what did neither clearly, what has not run."""
+    base, *rows = numbers["summary"]
+    seeds, rows = len(base["seeds"]), sorted(rows, key=lambda r: r.get("difference", 0))
+    whole = [r for r in rows if len(r["seeds"]) == seeds]
+    groups = {
+        "helped": [r for r in whole if r["clear"] and r["difference"] < 0],
+        "hurt": [r for r in whole if r["clear"] and r["difference"] > 0],
+        "no clear difference": [r for r in whole if not r["clear"]],
+    }
+    net = numbers["sizes"]
+    text = [
+        "\n## Which recipe trains best?\n",
+        f"A network of {net['n_layer']} layers, {net['n_head']} heads and width {net['d_model']} on Tiny "
+        f"Shakespeare. Every run reads {numbers['chars']:,} characters, {numbers['chars'] / 1_003_854:.1f} times the "
+        "text, and brings its learning rate to zero within them: what helps here helps a short training.\n",
+        f"The base is Muon at {base_of(numbers)}. It reaches **≤ {base['nelbo']:.4f}** nats per character on "
+        f"{numbers['windows']} held-out windows: an upper bound, with the same windows and masks for every run. Each "
+        "row changes one thing. The difference is taken seed by seed; ± is its standard error over "
+        f"{seeds} seeds. It is clear where the 95 % interval of Student's t leaves out zero: one row in twenty would "
+        "be, if none had any effect. Batch ratio is the mean over all hidden characters of a batch: no bound, because "
+        "a text of which much is hidden weighs more; it is scored by the bound all the same.\n",
+        "| changed | | against the base, nats | verdict |",
+        "|---|---|---:|---|",
+    ]
+    for verdict, mine in groups.items():
+        text += [line(r, verdict) for r in mine]
+    part = [r for r in rows if r not in whole]
+    text += [line(r, f"{len(r['seeds'])} of {seeds} seeds") for r in part if "difference" in r]
+    missing = [r["variant"] for r in part] + numbers["not_run"]
+    text += [f"\nNot yet run with all seeds: {'; '.join(missing) if missing else 'nothing'}.\n"]
+    return "\n".join([*text, f"Numbers: `results/recipes.json`, made by `{numbers['made_by']['command']}`."])
+
+
+def base_of(numbers: dict) -> str:
+    how = next(r["recipe"] for r in numbers["runs"] if r["variant"] == "base")
+    return (
+        f"learning rate {how['lr']:g} (AdamW for embedding and head), warm-up {how['warmup']:.0%}, weight decay "
+        f"{how['weight_decay']:g}, {how['batch_size']} windows of {numbers['sizes']['seq_len']} a step, the bound in "
+        "counts with stratified counts, no dropout, no average"
+    )
+
+
+def line(r: dict, verdict: str) -> str:
+    return f"| {r['factor']} | {r['variant']} | {r['difference']:+.4f} ± {r['stderr']:.4f} | {verdict} |"
+
+
+def ablations(numbers: dict) -> str:
+    """What each option of the backbone is worth, in the order of the plan."""
+    base, *rows = numbers["summary"]
+    whole = [r for r in rows if len(r["seeds"]) == len(base["seeds"])]
+    how, size = numbers["runs"][0]["training"], numbers["runs"][0]["parameters"]
+    text = [
+        "\n## What are the options of the backbone worth?\n",
+        f"None is on in the base, a network of {size:,} weights that reads {numbers['chars']:,} characters of Tiny "
+        f"Shakespeare (Muon at learning rate {how['lr']:g}, {how['batch_size']} windows a step): **≤ "
+        f"{base['nelbo']:.4f}** nats per character on {numbers['windows']} held-out windows. Differences are taken "
+        f"seed by seed; ± is the standard error over {len(base['seeds'])} seeds; a verdict wants the 95 % interval of "
+        "Student's t to leave out zero. What helps or does not in so short a training may differ in a long one.\n",
+        "| option | | against the base, nats | verdict |",
+        "|---|---|---:|---|",
+        *(
+            line(r, "no clear difference" if not r["clear"] else "hurt" if r["difference"] > 0 else "helped")
+            for r in whole
+        ),
+        f"\nNumbers: `results/ablations.json`, made by `{numbers['made_by']['command']}`.",
+    ]
+    missing = [r["variant"] for r in rows if r not in whole] + numbers["not_run"]
+    return "\n".join([*text, f"\nNot yet run with all seeds: {'; '.join(missing)}." if missing else ""])
+
+
+def tales(numbers: dict) -> str:
+    """Whether stories end, whether their words are words, and what the first of each way says."""
+    bound, made = numbers["bound"], numbers["trained"]
+    rows = {f"written {way}": told for way, told in numbers["writing"].items()} | {"held out": numbers["held_out"]}
+    text = [
+        "\n## Do stories end?\n",
+        f"A diffusion model of {made['parameters']:,} weights, {made['training']['steps']:,} steps of "
+        f"{made['training']['batch_size']} windows of TinyStories by the token: ≤ {bound['nats_per_char']:.3f} ± "
+        f"{bound['stderr']:.3f} nats per character on {numbers['windows']} held-out windows.\n",
+        "| stories | texts | end within the window | words that stand in no story it read |",
+        "|---|---:|---:|---:|",
+    ]
+    for whose, told in rows.items():
+        end, error = told["ended"].values()
+        text.append(f"| {whose} | {told['texts']:,} | {end:.0%} ± {error:.0%} | {told['unknown_words']:.1%} |")
+    for way, told in numbers["writing"].items():
+        text.append(f"\nThe first one written {way}:\n\n> {' '.join(told['samples'][0].split())}")
+    return "\n".join([*text, f"\nNumbers: `results/tinystories.json`, made by `{numbers['made_by']['command']}`."])
+
+
+def quality(numbers: dict) -> str:
+    """Characters to each mark, plain beside ours, and the factor at the plain recipe's end."""
+    rows = [r for r in numbers["marks"] if r["plain"] or r["ours"]]
+    times, end = numbers["times_less"], numbers["plain_end"]
+    text = [
+        "\n## How much text does a quality take?\n",
+        f"The network is `{numbers['size']}`. The plain recipe: AdamW at a constant 3e-4, each character hidden with "
+        "probability t, the mean over all that is hidden, 16 windows a step. Ours: Muon, counts spread evenly over the "
+        "batch, the same mean, 4 windows a step, warm-up and cosine, a run of its own for each length. Network, text "
+        f"and estimator are the same; {numbers['windows']} held-out windows.\n",
+        "| nats per character | plain: characters | ours: characters |",
+        "|---:|---:|---:|",
+        *(f"| ≤ {r['mark']:.1f} | {chars(r['plain'])} | {chars(r['ours'])} |" for r in rows),
+        f"\nTo where the plain recipe ends (≤ {end['value']:.3f} ± {end['stderr']:.3f}), ours takes "
+        f"{factor(times['chars'])} times fewer characters and {factor(times['flops'])} times fewer operations (Muon "
+        "takes some of its own); ± is one standard error over seeds. That is early: who knows only how frequent each "
+        f"character is stands at {numbers['unigram']:.3f}, and nothing here says how long the lead lasts. Numbers: "
+        f"`results/time_to_quality.json`, made by `{numbers['made_by']['command']}`.",
+        f"\nNot as good: {tried(numbers['runs'])} (one seed).",
+        "\n![Nats per character against characters read, plain and ours](figures/time_to_quality.png)",
+    ]
+    return "\n".join(text)
+
+
+def tried(runs: list[dict]) -> str:
+    """What else has run: a recipe, and where it came."""
+    others = [r for r in runs if r["recipe"] not in ("plain", "ours")]
+    ends = [f"≤ {r['points'][-1]['nelbo']:.3f} after {r['points'][-1]['chars']:,} characters" for r in others]
+    return f"{others[0]['recipe']}, {', '.join(ends)}" if others else "nothing else has run"
+
+
+def chars(found: dict) -> str:
+    return f"{found['value']:,.0f} ± {found['stderr']:,.0f}" if found else "–"
+
+
+def factor(found: dict) -> str:
+    return f"**{found['value']:.1f}** ± {found['stderr']:.1f}" if found else "(not reached)"
+
+
+def prose(text: str) -> str:
+    """A paragraph, however it is wrapped here."""
+    return " ".join(text.split()) + "\n"
+
+
+def speed(numbers: dict) -> str:
+    """Our training step beside the textbook's, and beside what the machine could do."""
+    text = [
+        "\n## How fast is a training step?\n",
+        prose(
+            f"""
+            A whole step: batch, masks, loss, gradients, clipping, AdamW. The textbook is torch's own encoder with
+            LayerNorm, learned positions and logits everywhere, in the same shapes, in turns in the same process.
+            The share is of what large matrix products reach here in that precision; counted is only what the task
+            needs. In brackets the lowest and highest of {numbers["turns"]} turns.
+            """
+        ),
+        "| model | precision | way | characters/s | share of the peak | times the textbook |",
+        "|---|---|---|---:|---:|---:|",
+    ]
+    for r in numbers["rows"]:
+        cells = f"{r['chars_per_second']:,.0f} | {r['share_of_peak']:.0%} | {r['ratio']:.2f}"
+        spread = f"({r['lowest']:.2f} to {r['highest']:.2f})"
+        text.append(f"| {r['kind']}, {r['size']} | {r['precision']} | {r['way']} | {cells} {spread} |")
+    made = numbers["made_by"]
+    return "\n".join(
+        [*text, f"\n{made['threads']} threads of an {made['device']}. Numbers: `results/training_speed.json`."]
+    )
+
+
+def growth(numbers: dict) -> str:
+    """Where the quadratic part of each cost takes over."""
+    text = [
+        "\n## What does growing cost?\n",
+        prose(
+            f"""
+            {numbers["layers"]} layers, heads of {numbers["head"]}, one thread, float32; 4 texts of 256 characters
+            at width 128, and from there along one axis at a time: length L, width D, texts at once B. Time and
+            memory are fitted as a·x + b·x² in relative error. Where both parts are equal the quadratic takes over;
+            counting the operations of the layers puts that at L = 6 D for diffusion and, since half of the
+            attention is not needed, at 12 D for a GPT. Writing: 32 passes for diffusion, one token after the other
+            with a cache for the GPT. Memory is what the process rose by.
+            """
+        ),
+        "| what | model | along | both parts equal at | by operations | fit's largest error | at the largest x |",
+        "|---|---|---|---:|---:|---:|---:|",
+    ]
+    for f in numbers["fits"]:
+        mine = [r for r in numbers["rows"] if all(r[k] == f[k] for k in ("task", "kind", "axis"))]
+        largest = max(mine, key=lambda r: r[f["axis"]])
+        of, unit = (
+            ("time", f"{largest['seconds']:.2f} s")
+            if f["of"] == "seconds"
+            else ("memory", f"{largest['mib']:,.0f} MiB")
+        )
+        equal = f"{f['equal_at']:,.0f}" if f["equal_at"] else "–"
+        by = f"{f['expected']:,.0f}" if f["expected"] and of == "time" and f["task"] == "training" else ""
+        cells = f"{f['task']}, {of} | {f['kind']} | {f['axis']} | {equal} | {by} | {f['largest_error']:.0%}"
+        text.append(f"| {cells} | {unit} at {f['axis']} = {largest[f['axis']]:,} |")
+    return "\n".join([*text, f"\nNumbers: `results/growth.json`, made by `{numbers['made_by']['command']}`."])
+
+
+def budgets(numbers: dict) -> str:
+    """Published models in their budget, and ours in the same."""
+    text = [
+        "\n## Published numbers in their own budget\n",
+        prose(
+            f"""
+            Batches of {numbers["batch"]} windows of {numbers["length"]} characters, AdamW at a constant 3e-4, as
+            published; ours is the same network on as much text with the rate brought down to zero (and Muon for the
+            transformer). The exam is the mean over all hidden characters of a batch: what was published, and no
+            bound. The bound is beside it. ± is one standard error over windows.
+            """
+        ),
+        "| network | recipe | steps | bound, nats per character | exam | published, training and held-out |",
+        "|---|---|---:|---:|---:|---:|",
+    ]
+    for name, found in numbers["models"].items():
+        for r in found["runs"]:
+            known = found["published"] if r["recipe"] == "published" else None
+            said = f"{known['training']}, {known['held_out']}" if known else ""
+            cells = f"≤ {r['bound']:.4f} ± {r['bound_stderr']:.4f} | {r['exam']:.4f} ± {r['exam_stderr']:.4f}"
+            text.append(f"| {name}, {r['parameters']:,} weights | {r['recipe']} | {r['steps']:,} | {cells} | {said} |")
+    floor = next(iter(numbers["models"].values()))["unigram"]
+    return "\n".join(
+        [*text, f"\nWho knows only how frequent each character is stands at {floor:.4f}: the MLP cannot do better."]
+    )
+
+
+def epochs(numbers: dict) -> str:
+    """Both twins against how often the text was read."""
+    text = [
+        "\n## How often can a text be read?\n",
+        prose(
+            f"""
+            The first {numbers["characters"]:,} characters of Tiny Shakespeare, the networks of `{numbers["size"]}`,
+            Muon. For each number of epochs each twin chooses among its regularisers by half of the held-out
+            windows, and its best moment too; the value comes from the other half. GPT: exact. Diffusion: upper
+            bounds.
+            """
+        ),
+        "| epochs | model | nats per character | chosen | runs |",
+        "|---:|---|---:|---|---:|",
+    ]
+    for r in sorted(numbers["summary"], key=lambda r: (r["epochs"], r["kind"])):
+        value = f"{'≤ ' * (r['kind'] == 'diffusion')}{r['nats_per_char']:.3f} ± {r['stderr']:.3f}"
+        text.append(f"| {r['epochs']} | {r['kind']} | {value} | {r['regulariser']} | {r['runs']} |")
+    return "\n".join([*text, "\n± is one standard error over seeds, or over windows where one seed has run."])

@@ -1,0 +1,96 @@
+"""What growing costs, and the published budgets: the fit finds what was planted, and each command runs once, small."""
+
+import json
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from microdlm.transformer import Transformer, TransformerConfig
+
+
+@pytest.fixture(scope="module")
+def growth(command):
+    return command("growth")
+
+
+@pytest.fixture(scope="module")
+def budgets(command):
+    return command("budgets")
+
+
+def test_the_fit_finds_where_a_planted_quadratic_takes_over(growth):
+    xs = [64, 128, 256, 512, 1024]
+    found = growth.fit(xs, [3e-3 * x + 4e-6 * x**2 for x in xs])
+    assert found["equal_at"] == pytest.approx(750) and found["largest_error"] < 1e-9
+    straight = growth.fit(xs, [3e-3 * x for x in xs])
+    assert abs(straight["b"]) < 1e-12
+    constant = growth.fit(xs, [1.0] * len(xs))  # a line through zero cannot say this, and the error tells
+    assert constant["equal_at"] is None and constant["largest_error"] > 0.5
+
+
+@pytest.mark.parametrize("kind", ["diffusion", "gpt"])
+def test_where_the_quadratic_should_take_over_is_what_the_products_count(growth, kind):
+    """Counted by torch: a pass at L and at 2 L has the terms a L and b L², head left out. torch counts all that a
+    GPT's attention might see, so half of its b is taken."""
+
+    def operations(L: int) -> float:
+        net = TransformerConfig(growth.V, 4096, growth.LAYERS, 128 // growth.HEAD, 128, causal=kind == "gpt")
+        with torch.device("meta"), FlopCounterMode(display=False) as counted:
+            Transformer(net)(torch.zeros(1, L, dtype=torch.long))
+        return counted.get_total_flops() - 2 * L * 128 * growth.V
+
+    one, two = operations(512), operations(1024)
+    b = (two - 2 * one) / (2 * 512**2) / (2 if kind == "gpt" else 1)
+    a = one / 512 - (two - 2 * one) / (2 * 512**2) * 512
+    assert a / b == pytest.approx(growth.expected("training", kind, "L"), rel=1e-6)
+
+
+def test_memory_is_of_the_work_alone(growth):
+    """64 MiB held and let go are seen; what was held before is not."""
+    growth.forget("cpu")
+    before = growth.held("cpu")
+    if before == 0:
+        pytest.skip("this system does not tell what a process has held at most")
+    block = torch.ones(16 * 2**20)
+    risen = growth.held("cpu") - before
+    assert 60 < risen / 2**20 < 80
+    del block
+    growth.forget("cpu")
+    assert growth.held("cpu") < before + 32 * 2**20
+
+
+def test_a_point_of_each_task_is_measured(growth):
+    cfg = growth.Config(turns=1)
+    for task in growth.TASKS:
+        for kind in growth.WRITES:
+            found = growth.measure(task, kind, growth.Size(L=16, D=32, B=1), cfg, "cpu")
+            assert found["seconds"] > 0 and len(found["all_seconds"]) == 1
+
+
+def test_every_axis_meets_the_others_in_one_point(growth):
+    todo = list(growth.sizes(growth.Config()))
+    assert len(todo) == len(set(todo)) == sum(map(len, growth.AXES.values()))
+    for axis in growth.AXES:
+        assert (axis, growth.Size()) in todo
+
+
+def test_the_budgets_command_trains_scores_and_goes_on(budgets, tmp_path):
+    cfg = budgets.Config(smoke=True, runs=tmp_path / "runs", out=tmp_path / "budgets.json")
+    for model in budgets.MODELS:
+        budgets.main(budgets.replace(cfg, model=model))
+    kept = json.loads(cfg.out.read_text())
+    assert kept["models"].keys() == budgets.PUBLISHED.keys()
+    before = kept["models"]["mlp"]["runs"]
+    assert [r["recipe"] for r in before] == ["published", "ours"]
+    budgets.main(cfg)  # nothing is left to train: the same numbers again
+    assert json.loads(cfg.out.read_text())["models"]["mlp"]["runs"] == before
+
+
+def test_the_mlp_is_the_published_one_and_sees_no_neighbour(budgets):
+    model = budgets.MLP(66, torch.Generator().manual_seed(0))
+    assert sum(p.numel() for p in model.parameters()) == 371_010
+    x = torch.randint(66, (1, 8))
+    other = x.clone()
+    other[0, 3:] = 65 - x[0, 3:]
+    assert torch.equal(model(x)[0, :3], model(other)[0, :3])
