@@ -47,7 +47,7 @@ def script() -> list[str]:
         return ["-m", f"microdlm.{path.stem}"]
     if path.name == "__main__.py":
         return ["-m", path.parent.name]
-    return [str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else path.name]
+    return [path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else path.name]
 
 
 def cpu_name() -> str:

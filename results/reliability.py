@@ -42,7 +42,7 @@ from microdlm.terminal import console
 
 FORK, NUMBER = get_context("fork"), itertools.count()
 HOW = TrainConfig(steps=30, batch_size=2, ema=0.9, evals=5, checkpoints=15)
-FAST = "masking schedules objectives canvas tokenizers transformer training likelihood pacing oracle revising runs"
+FAST = "masking schedules objectives canvas tokenizers transformer pacing"
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,12 @@
 """What results/reliability.py and results/fuzz.py measure at length, in short."""
 
 import json
+import math
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
+import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pytest
@@ -12,9 +14,11 @@ import pytest
 from microdlm import cli
 from microdlm.canvas import canvas
 from microdlm.errors import UserError
-from microdlm.files import leftovers, read_json, write_json
+from microdlm.files import leftovers, read_json, write_json, write_tensors
+from microdlm.pretrained import load
 from microdlm.runs import ROOT, Run
 from microdlm.tokenizers import CharTokenizer
+from microdlm.transformer import Transformer, TransformerConfig
 
 CONFIG = {"kind": "gpt", "training": {"steps": 3}}
 
@@ -98,6 +102,37 @@ def test_a_blank_may_be_as_long_as_one_likes_to_write(blank):
     else:
         with pytest.raises(UserError, match="more than 100 tokens"):
             canvas(f"a{blank}b", tok, most=100)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"dropout": []},
+        {"rope_base": "x"},
+        {"rope_base": math.nan},
+        {"d_model": "64"},
+        {"n_layer": 10**9},
+        {"n_layer": 0},
+        {"n_layer": 2.0},
+        {"vocab_size": 10**9},
+        {"d_model": 10**9},
+        {"causal": "yes"},
+        {"mlp": None},
+    ],
+    ids=str,
+)
+def test_a_network_of_no_kind_or_no_size_is_refused_before_it_is_built(tmp_path, changes):
+    """A billion layers would take an hour to build, a billion tokens more memory than there is."""
+    model = asdict(TransformerConfig(vocab_size=4, seq_len=8, n_layer=1, n_head=2, d_model=16))
+    write_tensors(tmp_path / "model.safetensors", dict(Transformer(TransformerConfig(**model)).named_parameters()))
+    sound = {"model": model, "tokenizer": CharTokenizer("abc").to_json()}
+    write_json(tmp_path / "config.json", sound)
+    load(tmp_path)
+    write_json(tmp_path / "config.json", sound | {"model": model | changes})
+    begun = time.perf_counter()
+    with pytest.raises(UserError, match="config.json does not describe a model") as refused:
+        load(tmp_path)
+    assert "\n" not in str(refused.value) and time.perf_counter() - begun < 2
 
 
 # The edge
