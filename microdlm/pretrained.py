@@ -27,7 +27,7 @@ from microdlm.runs import ROOT, read_json, read_tensors
 from microdlm.samplers import SAMPLERS
 from microdlm.schedules import SCHEDULES
 from microdlm.tokenizers import TextTokenizer, tokenizer_from_json
-from microdlm.training import wants_bfloat16
+from microdlm.training import pick_device, wants_bfloat16
 from microdlm.transformer import Transformer, TransformerConfig
 
 WEIGHTS = ROOT / "weights"
@@ -157,6 +157,7 @@ def load(name: str | Path, device: str = "cpu", precision: str = "float32", comp
         raise UserError(f"{folder / 'config.json'} does not describe a model of this project ({e!r:.80})") from None
     fill(model, weights, folder)
     check({"precision": precision})
+    device = pick_device(device)
     model.eval().to(device, torch.bfloat16 if wants_bfloat16(precision, device) else torch.float32)
     if compile:
         model.compile()
