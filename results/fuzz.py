@@ -69,7 +69,7 @@ def bent(rng: random.Random, value):
             inside, key = node, rng.choice(list(node)) if isinstance(node, dict) else rng.randrange(len(node))
             node = node[key]
         if inside is None:
-            return rng.choice(VALUES)
+            return deepcopy(rng.choice(VALUES))
         match rng.randrange(5):
             case 0:
                 del inside[key]
@@ -78,7 +78,7 @@ def bent(rng: random.Random, value):
             case 2 if isinstance(inside, list):
                 inside.insert(key, deepcopy(node))
             case _:
-                inside[key] = rng.choice(VALUES)
+                inside[key] = deepcopy(rng.choice(VALUES))
     return value
 
 
@@ -196,8 +196,8 @@ def corpora(place: Place, rng: random.Random):
 
 def prompts(place: Place, rng: random.Random):
     lm = load(rng.choice(["diffusion-run", "gpt-run"]))
-    how = {"num_steps": rng.choice([1, 3]), "temperature": rng.choice([0.0, 1.0, -1.0, math.nan])}
-    length = rng.choice([None, 5, 20, rng.choice([-1, 0, 10**9])])
+    how = {"num_steps": rng.choice([1, 3]), "temperature": rng.choice([0.0, 1.0, 1.0, 1.0, -1.0, math.nan])}
+    length = rng.choice([None, 12, 20, 40, rng.choice([-1, 0, 10**9])])
     match rng.randrange(3):
         case 0:
             return lm.generate(1, length, some_text(rng), **how)

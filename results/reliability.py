@@ -106,12 +106,20 @@ def bits(folder: Path) -> dict:
 
 
 @cache
-def never_stopped(folder: Path) -> tuple[dict, float]:
-    """The bits of a run that nobody disturbed, and its seconds."""
+def never_stopped(folder: Path) -> tuple[dict, float, float]:
+    """The bits of a run that nobody disturbed; its seconds until the first record and from there on."""
     begun = time.perf_counter()
-    code, said = go(folder / "never")
+    process = start(folder / "never")
+    wait_for_training(folder / "never")
+    trains = time.perf_counter()
+    code, said = ended(process)
     assert code == 0, said
-    return bits(folder / "never"), time.perf_counter() - begun
+    return bits(folder / "never"), trains - begun, time.perf_counter() - trains
+
+
+def wait_for_training(run: Path) -> None:
+    while not (run / "metrics.jsonl").exists():
+        time.sleep(0.005)
 
 
 def refused(code: int, said: str) -> bool:
@@ -133,14 +141,16 @@ def resumed(run: Path) -> list[str]:
 
 
 def killed(folder: Path, rng: random.Random, few: bool) -> dict:
-    """kill -9 at a random moment, resumed: the same bits as never stopped."""
-    (want, seconds), counts, n = never_stopped(folder), Counter(), 5 if few else 50
+    """kill -9 at a random moment, one in five of its start and four of its training; resumed: the same bits."""
+    (want, starting, training), counts, n = never_stopped(folder), Counter(), 5 if few else 50
     for i in track(range(10 * n), "kill -9", console=console, transient=True):
         if counts["killed"] == n:
             break
         run = folder / f"killed-{i}"
         process = start(run)
-        time.sleep(rng.random() * seconds)
+        if counts["killed"] % 5:
+            wait_for_training(run)
+        time.sleep(rng.random() * (training if counts["killed"] % 5 else starting))
         process.kill()
         process.join()
         if process.exitcode != -signal.SIGKILL:
@@ -178,7 +188,7 @@ def small_disk(folder: Path) -> Iterator[Path | None]:
 
 def full(folder: Path, rng: random.Random, few: bool) -> dict:
     """The disk fills up at a random moment: one line, nothing lost; with room again, the same bits."""
-    (want, _), counts, n = never_stopped(folder), Counter(), 3 if few else 20
+    (want, *_), counts, n = never_stopped(folder), Counter(), 3 if few else 20
     size = sum(p.stat().st_size for p in (folder / "never").iterdir())
     with small_disk(folder) as disk:
         for i in track(range(n), "full disk", console=console, transient=True):
@@ -217,7 +227,7 @@ def read_only(folder: Path, rng: random.Random, few: bool) -> dict:
 
 def locked(folder: Path, rng: random.Random, few: bool) -> dict:
     """Of two that start at once one is refused; while one trains nobody else goes on; kill -9 leaves no lock."""
-    (want, _), counts, n = never_stopped(folder), Counter(), 2 if few else 10
+    (want, *_), counts, n = never_stopped(folder), Counter(), 2 if few else 10
     for i in track(range(n), "two at once", console=console, transient=True):
         run = folder / f"locked-{i}"
         both = [start(run), start(run)]
@@ -226,8 +236,7 @@ def locked(folder: Path, rng: random.Random, few: bool) -> dict:
         counts["same bits"] += bits(run) == want
         run = folder / f"held-{i}"
         first = start(run)
-        while not (run / "metrics.jsonl").exists():
-            time.sleep(0.01)
+        wait_for_training(run)
         os.kill(first.pid, signal.SIGSTOP)
         code, said = go(run, "--resume")
         counts["refused while another trains"] += refused(code, said) and "another process" in said
@@ -244,7 +253,7 @@ def at_odd_hours(folder: Path, rng: random.Random, few: bool) -> dict:
     def jump():
         time.time = lambda: rng.uniform(-1e9, 2e9)
 
-    (want, _), n = never_stopped(folder), 2 if few else 5
+    (want, *_), n = never_stopped(folder), 2 if few else 5
     same = sum(go(folder / f"odd-{i}", before=jump)[0] == 0 and bits(folder / f"odd-{i}") == want for i in range(n))
     return {"runs": n, "same bits": same, "kept": same == n}
 

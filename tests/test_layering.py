@@ -24,7 +24,7 @@ ORDER = [
 LONGER = {  # modules over 200 lines, in results over 250: name -> (lines allowed, the reason)
     "visualize": (300, "six things to watch, as planned"),
     "fuzz": (330, "fourteen targets, and what bends what they read"),
-    "reliability": (310, "seven promises, each with its faults"),
+    "reliability": (320, "seven promises, each with its faults"),
 }
 # Lines in all. 2,400 was planned without tokenizers, comparison, nine ways to write, lessons, the race (650)
 # the site's models (250), a second optimizer and what runs on clusters need of the loop (60), a machine's faults (100).
