@@ -127,11 +127,11 @@ class Run:
 
     def alone(self) -> None:
         """From here on no other process can open this run. The system holds the lock for as long as this process, or
-        this object, lives: one that was killed leaves none."""
+        this object, lives: one that was killed leaves none, a moment later at most."""
         with writing(self.folder, "choose another --out"):
             self.folder.mkdir(parents=True, exist_ok=True)
             path = (self.folder / ".lock").resolve()
-            self.lock = FileLock(path, timeout=0, is_singleton=True, thread_local=False)
+            self.lock = FileLock(path, timeout=1, is_singleton=True, thread_local=False)
             try:
                 self.lock.acquire()
             except Timeout:
