@@ -142,7 +142,7 @@ def resumed(run: Path) -> list[str]:
 
 def killed(folder: Path, rng: random.Random, few: bool) -> dict:
     """kill -9 at a random moment, one in five of its start and four of its training; resumed: the same bits."""
-    (want, starting, training), counts, n = never_stopped(folder), Counter(), 5 if few else 50
+    (want, starting, training), counts, faults, n = never_stopped(folder), Counter(), [], 5 if few else 50
     for i in track(range(10 * n), "kill -9", console=console, transient=True):
         if counts["killed"] == n:
             break
@@ -159,9 +159,10 @@ def killed(folder: Path, rng: random.Random, few: bool) -> dict:
         counts["killed"] += 1
         counts[where(run)] += 1
         counts["all that stood there loads"] += loads(run)
-        code, _ = go(run, *resumed(run))
-        counts["same bits"] += code == 0 and bits(run) == want
-    return {**counts, "kept": counts["same bits"] == counts["all that stood there loads"] == n}
+        code, said = go(run, *resumed(run))
+        counts["same bits"] += (same := code == 0 and bits(run) == want)
+        faults += [] if same else [{"code": code, "said": said, "had": sorted(p.name for p in run.iterdir())}]
+    return {**counts, "faults": faults, "kept": counts["same bits"] == counts["all that stood there loads"] == n}
 
 
 def where(run: Path) -> str:
