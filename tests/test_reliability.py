@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 import time
@@ -171,6 +172,17 @@ def test_a_fault_of_ours_keeps_its_traceback(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["program.py"])
     with pytest.raises(KeyError):
         cli.run(main, Options, "")
+
+
+# Chance
+
+
+def test_the_false_alarm_rate_of_every_test_is_the_one_that_is_told():
+    """CONTRIBUTING.md says 1e-4 for every p value: no test is laxer, none is nervous."""
+    text = "".join(p.read_text(encoding="utf-8") for p in sorted((ROOT / "tests").glob("*.py")))
+    levels = re.findall(r"pvalue > ([\d.e-]+)", text)
+    assert set(levels) == {"1e-4"} and len(levels) > 20
+    assert "p < 1e-4" in (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
 
 # In short
