@@ -24,7 +24,7 @@ def canvas(text: str, tokenizer: TextTokenizer, most: int | None = None) -> Int[
     what stands between two blanks is encoded by itself. UserError: more tokens than `most`."""
     ids, at = [], 0
     for blank in BLANK.finditer(text):
-        many = int(blank[1] or len(blank[0]))
+        many = int(blank[1].lstrip("0")[:12] or 0) if blank[1] else len(blank[0])  # Python reads no longer numbers
         ids += tokenizer.encode(text[at : blank.start()])
         ids += [tokenizer.mask_id] * (many if most is None else min(many, most + 1))
         at = blank.end()

@@ -1,9 +1,12 @@
 """From the command line to `main(cfg)`: a dataclass is the options, its comments are the help text."""
 
 import difflib
+import io
 import math
 import sys
 from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import NoReturn
 
 import tyro
 
@@ -11,20 +14,32 @@ from microdlm.errors import UserError
 
 
 def run(main: Callable, config: type, about: str) -> None:
-    """Parse the options into `config` and call `main`. A UserError is one line and exit code 2."""
+    """Parse the options into `config` and call `main`. What a person can put right is one line and exit code 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a console that knows no ≤ shows a ?
     try:
         cfg = tyro.cli(config, description=about, config=(tyro.conf.FlagCreatePairsOff,))
         check(vars(cfg))
         main(cfg)
     except UserError as e:
-        print(f"{sys.argv[0].rsplit('/', 1)[-1]}: {' '.join(str(e).split())}", file=sys.stderr)
-        sys.exit(2)
+        leave(str(e))
     except KeyboardInterrupt:  # training catches the first one itself, and saves
-        print(f"{sys.argv[0].rsplit('/', 1)[-1]}: stopped", file=sys.stderr)
-        sys.exit(2)
+        leave("stopped")
     except BrokenPipeError:  # somebody piped us into head
         sys.stderr.close()
         sys.exit(0)
+    except OSError as e:  # a disk, a right, a name: the machine's and not ours
+        leave(f"{e.filename or 'the output'}: {e.strerror or e}: put that right, or choose another place")
+    except MemoryError:
+        leave("there is not enough memory: ask for less at once")
+
+
+def leave(why: str) -> NoReturn:
+    """One line that a terminal can take, and exit code 2."""
+    line = "".join(c if c.isprintable() else "?" for c in " ".join(why.split()))
+    print(f"{Path(sys.argv[0]).name}: {line}", file=sys.stderr)
+    sys.exit(2)
 
 
 # What an option of this name must be, wherever it is given.

@@ -57,8 +57,8 @@ def compare(cfg: Config) -> dict:
             raise UserError(
                 f"{name} has another vocabulary or window than {cfg.models[0]}: their numbers do not compare"
             )
-    corpus = load_corpus(cfg.data or first.config["corpus"]["name"], first.tokenizer)
-    if not cfg.data and corpus.sha256 != first.config["corpus"]["sha256"]:
+    corpus = load_corpus(cfg.data or learned_from(first, cfg.models[0])["name"], first.tokenizer)
+    if not cfg.data and corpus.sha256 != learned_from(first, cfg.models[0])["sha256"]:
         raise UserError(f"{corpus.name} is not the text these models learned from: name the text to score with --data")
     x_0 = corpus.windows(first.model.cfg.seq_len, cfg.windows or None)
     language = Playlets() if corpus.entropy_rate is not None else None
@@ -75,6 +75,14 @@ def compare(cfg: Config) -> dict:
         exact = nats_per_char(Estimate.of(language.denoiser().nll(its_own, given=1)), corpus)
         numbers["exact"] = exact | {"entropy_rate": corpus.entropy_rate}
     return numbers | {"likelihood": likelihood, "writing": writing, "race": races, "made_by": provenance()}
+
+
+def learned_from(lm: LanguageModel, name: str) -> dict:
+    """The name and sha256 of its corpus. A model of others might name any file of this machine: a path is refused."""
+    told = lm.config.get("corpus")
+    if isinstance(told, dict) and {"name", "sha256"} <= told.keys() and Path(str(told["name"])).name == told["name"]:
+        return told
+    raise UserError(f"{name} does not say by a plain name what it learned from: name the text to score with --data")
 
 
 def nats_per_char(e: Estimate, corpus: Corpus) -> dict:

@@ -28,7 +28,7 @@ from microdlm.runs import read_json, read_tensors
 from microdlm.samplers import SAMPLERS
 from microdlm.schedules import SCHEDULES
 from microdlm.tokenizers import TextTokenizer, tokenizer_from_json
-from microdlm.training import wants_bfloat16
+from microdlm.training import pick_device, wants_bfloat16
 from microdlm.transformer import Transformer, TransformerConfig
 
 LONGEST = 100_000  # tokens of a text; what does not fit the window is written window by window
@@ -163,18 +163,21 @@ def load(name: str | Path, device: str = "cpu", precision: str = "float32", comp
     UserError, in one line: no such name or folder, a missing or truncated file, weights of another model.
     """
     folder = find(name)
-    config = read_json(folder / "config.json")
+    config, weights = read_json(folder / "config.json"), read_tensors(folder / "model.safetensors")
     try:
         cfg = TransformerConfig(**config["model"])
         tokenizer = tokenizer_from_json(config["tokenizer"])
         if cfg.vocab_size != len(tokenizer) + (not cfg.causal):
             raise ValueError(f"{len(tokenizer)} tokens, but a network for {cfg.vocab_size}")
+        if cfg.n_layer > len(weights) or weights["embedding.weight"].shape != (cfg.vocab_size, cfg.d_model):
+            raise ValueError("other sizes than the weights")  # and too large, perhaps, for this machine
         with torch.random.fork_rng(devices=[]):  # weights about to be replaced draw on nobody's chance
             model = Transformer(cfg)
     except (KeyError, TypeError, ValueError, ArithmeticError, RuntimeError) as e:
         raise UserError(f"{folder / 'config.json'} does not describe a model of this project ({e!r:.80})") from None
-    fill(model, read_tensors(folder / "model.safetensors"), folder)
+    fill(model, weights, folder)
     check({"precision": precision})
+    device = pick_device(device)
     model.eval().to(device, torch.bfloat16 if wants_bfloat16(precision, device) else torch.float32)
     if compile:
         model.compile()

@@ -5,73 +5,30 @@
     checkpoint.safetensors    everything, to continue bit for bit
     model.safetensors         the best weights so far, by validation
     done.json                 the summary; only a finished run has it
+    .lock                     locked by the process that trains here, as long as it lives
 
-Tensors and JSON only: nothing in a folder is ever executed. Files are written beside and renamed, so a power cut
-leaves the old one or the new one, never half of one.
+Files are whole (files.py), and one process at a time writes them.
 """
 
 import json
+import operator
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from filelock import FileLock, Timeout
 from torch import Tensor
 
 from microdlm.errors import UserError
+from microdlm.files import atomic, leftovers, read_json, read_tensors, write_json, write_tensors, writing
 
 ROOT = Path(__file__).resolve().parents[1]
-
-
-@contextmanager
-def atomic(path: Path) -> Iterator[Path]:
-    """A path to write to; when the block ends well, it becomes `path` in one step."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield beside
-        with open(beside, "rb") as f:
-            os.fsync(f.fileno())
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
-
-
-def write_json(path: Path, value) -> None:
-    with atomic(path) as beside:
-        beside.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def read_json(path: Path):
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing: is {path.parent} the folder of a run or of weights?") from None
-    except OSError as e:
-        raise UserError(f"{path} cannot be read ({type(e).__name__}): give a file that you may read") from None
-    except (ValueError, RecursionError) as e:
-        raise UserError(f"{path} is not JSON ({e}): restore it or train again") from None
-
-
-def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    with atomic(path) as beside:
-        save_file({name: x.detach().cpu().contiguous() for name, x in tensors.items()}, beside)
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing: train first, or give another folder") from None
-    except (SafetensorError, OSError) as e:
-        raise UserError(f"{path} is truncated or not a safetensors file ({e}): restore it or train again") from None
 
 
 def git(*args: str) -> str:
@@ -90,7 +47,7 @@ def script() -> list[str]:
         return ["-m", f"microdlm.{path.stem}"]
     if path.name == "__main__.py":
         return ["-m", path.parent.name]
-    return [str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else path.name]
+    return [path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else path.name]
 
 
 def cpu_name() -> str:
@@ -101,6 +58,27 @@ def cpu_name() -> str:
 MEASURED = ("*.json", "*.md", "figures", "steps", "terminal")  # written into results/ by commands: it makes no number
 
 
+SECRET = re.compile(
+    r"(?i)\b(?:hf_|gh[opsu]_|github_pat_|glpat-|sk-|xox[abp]-|akia)[\w-]{8,}"  # how they begin
+    r"|(?<=://)[^\s/@]+(?=@)"  # user and password of an address
+    r"|(?<=token=)\S+|(?<=password=)\S+|(?<=secret=)\S+|(?<=key=)\S+"
+)
+NAMED_SECRET = re.compile(r"(?i)(token|password|passwd|secret|key)$")
+
+
+def without_secrets(words: list[str]) -> list[str]:
+    """A command line as it may be kept: what looks like a token, is one of the environment, or follows an option that
+    is called so, is ***."""
+    known = [value for name, value in os.environ.items() if NAMED_SECRET.search(name) and len(value) >= 8]
+    hidden = []
+    for before, word in zip(["", *words], words, strict=False):
+        for value in known:
+            word = word.replace(value, "***")
+        named = before.startswith("--") and NAMED_SECRET.search(before)
+        hidden.append("***" if named else SECRET.sub("***", word))
+    return hidden
+
+
 def provenance() -> dict:
     """Which code made this number, and where."""
     cuda, commit = torch.cuda.is_available(), git("rev-parse", "HEAD") or None
@@ -108,7 +86,7 @@ def provenance() -> dict:
     return {
         "commit": commit,
         "uncommitted_changes": bool(git("status", "--porcelain", "--untracked-files=no", *code)) if commit else None,
-        "command": shlex.join(["python", *script(), *sys.argv[1:]]),
+        "command": shlex.join(["python", *script(), *without_secrets(sys.argv[1:])]),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "torch": torch.__version__,
         "python": platform.python_version(),
@@ -125,39 +103,63 @@ class Run:
 
     @classmethod
     def open(cls, folder: Path, config: dict, resume: bool = False) -> "Run":
-        """Start a run in a folder that holds none; with `resume`, go on with the one that was started with `config`."""
-        run, path = cls(folder), Path(folder) / "config.json"
-        config = json.loads(json.dumps(config))  # as it will be read back
+        """Start a run in a folder that holds none; with `resume`, go on with the one that was started with `config`.
+        UserError: there is another one, or another process is at it."""
+        run, config = cls(folder), json.loads(json.dumps(config))  # as it will be read back
+        run.refuse(resume)  # before anything is made
+        run.alone()
+        run.refuse(resume)  # somebody may have been quicker
         if not resume:
-            if run.folder.exists() and (not run.folder.is_dir() or any(run.folder.iterdir())):
-                raise UserError(f"{folder} exists: continue it with --resume, or choose another --out")
-            try:
-                run.folder.mkdir(parents=True, exist_ok=True)
-                write_json(path, {**config, "made_by": provenance()})
-            except OSError as e:
-                raise UserError(f"{folder} cannot be written ({e.strerror}): choose another --out") from None
-        elif not path.exists():
-            raise UserError(f"{folder} holds no run to resume: start one without --resume")
+            write_json(run.folder / "config.json", {**config, "made_by": provenance()})
         elif differences := changes(run.config, config):
             raise UserError(f"{folder} was started with {differences[0]}: resume with the same options")
+        for part in leftovers(run.folder):
+            part.unlink(missing_ok=True)
         return run
+
+    def refuse(self, resume: bool) -> None:
+        """UserError unless a run can start here, or with `resume` go on."""
+        folder, ours = self.folder, {self.folder / ".lock", *leftovers(self.folder)}
+        if resume and not (folder / "config.json").exists():
+            raise UserError(f"{folder} holds no run to resume: start one without --resume")
+        if not resume and folder.exists() and (not folder.is_dir() or set(folder.iterdir()) - ours):
+            raise UserError(f"{folder} exists: continue it with --resume, or choose another --out")
+
+    def alone(self) -> None:
+        """From here on no other process can open this run. The system holds the lock for as long as this process, or
+        this object, lives: one that was killed leaves none, a moment later at most."""
+        with writing(self.folder, "choose another --out"):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            path = (self.folder / ".lock").resolve()
+            self.lock = FileLock(path, timeout=1, is_singleton=True, thread_local=False)
+            try:
+                self.lock.acquire()
+            except Timeout:
+                raise UserError(f"another process is at {self.folder}: wait for it, or choose another --out") from None
 
     @property
     def config(self) -> dict:
-        return read_json(self.folder / "config.json")
+        path = self.folder / "config.json"
+        if not isinstance(config := read_json(path), dict):
+            raise UserError(f"{path} is not a run's configuration: restore it or train again")
+        return config
 
     def log(self, record: dict) -> None:
-        with open(self.folder / "metrics.jsonl", "a", encoding="utf-8") as f:
+        path = self.folder / "metrics.jsonl"
+        with writing(path), open(path, "a", encoding="utf-8") as f:
             f.write(json.dumps(record) + "\n")
 
     def metrics(self) -> list[dict]:
         """All records. A last line torn by a crash is left out."""
-        path = self.folder / "metrics.jsonl"
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-        try:
-            return [json.loads(line) for line in lines if line.endswith("\n")]
-        except json.JSONDecodeError as e:
-            raise UserError(f"{path} has a line that is not JSON ({e.doc.strip()[:40]!r}): remove that line") from None
+        path, records = self.folder / "metrics.jsonl", []
+        lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+        for line in (line for line in lines if line.endswith(b"\n")):
+            try:
+                records.append(json.loads(line))
+                operator.index(records[-1]["step"])
+            except (ValueError, TypeError, KeyError, RecursionError):
+                raise UserError(f"{path} has a line that is no record ({line[:40]!r}): remove that line") from None
+        return records
 
     def rewind(self, step: int) -> None:
         """Keep the records up to `step`: those after it belong to work that was lost and will be done again."""

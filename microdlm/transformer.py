@@ -32,6 +32,14 @@ class TransformerConfig:
     schedule: str = "linear"  # by which t follows from that share
 
     def __post_init__(self):
+        for name, kind in self.__annotations__.items():  # a file may hold anything
+            value = getattr(self, name)
+            if not isinstance(value, int | float if kind is float else kind):
+                raise TypeError(f"{name} = {value!r} is not of type {kind.__name__}")
+        if min(self.vocab_size, self.seq_len, self.n_layer, self.n_head, self.d_model) < 1:
+            raise ValueError("sizes are whole numbers from 1")
+        if not (0 <= self.dropout < 1 and 1 <= self.rope_base < float("inf")):
+            raise ValueError(f"dropout = {self.dropout} is no share below 1, or rope_base = {self.rope_base} no number")
         if self.d_model % self.n_head or (self.d_model // self.n_head) % 2:
             raise ValueError(f"d_model = {self.d_model} does not split into {self.n_head} heads of even size")
         for name, known in (("mlp", MLPS), ("positions", POSITIONS), ("time", BLOCKS), ("schedule", SCHEDULES)):

@@ -34,8 +34,10 @@ class Shards:
     def open(cls, folder: Path, L: int, seed: int = 0, thorough: bool = False) -> "Shards":
         """UserError names the file that is missing or truncated; `thorough`: also one that was altered."""
         meta = read_json(Path(folder) / "metadata.json")
-        if {key: meta.get(key) for key in FORMAT} != FORMAT:
+        if not isinstance(meta, dict) or {key: meta.get(key) for key in FORMAT} != FORMAT:
             raise UserError(f"{folder} holds no shards of this version: python -m study prepare")
+        if any(Path(s["file"]).name != s["file"] or s["file"] in ("", "..") for s in meta["shards"]):
+            raise UserError(f"{folder}/metadata.json names files outside of its folder: prepare it again")
         files = [checked(Path(folder) / s["file"], s["tokens"], s["sha256.bin"], thorough) for s in meta["shards"]]
         if (
             len(files) < 2 or min(len(files[0]), *map(len, files[1:2])) < L

@@ -14,7 +14,7 @@ from microdlm.runs import ROOT, git
 # Bottom first: each may import those before it. The first line knows no network.
 ORDER = [
     *("errors", "colours", "schedules", "oracle", "playlets", "tokenizers", "sources", "corpus", "diversity"),
-    *("runs", "figures", "cost", "cli", "hub", "parallel"),
+    *("files", "runs", "figures", "cost", "cli", "hub", "parallel"),
     *("canvas", "masking", "attention", "conditioning", "transformer", "objectives", "likelihood"),  # to a number
     *("drawing", "pacing", "stepping", "planned", "surest", "revising", "samplers", "blocks"),  # from MASKs to a text
     *("state", "stories", "training", "pretrained", "publishing", "terminal", "search", "comparison", "lesson"),
@@ -22,14 +22,16 @@ ORDER = [
     *("recording", "moments", "score", "screen", "player", "picture"),  # a text while it is written
     "__main__",  # all of it, from a terminal
 ]
-LONGER = {
-    "visualize": (300, "six things to watch, as planned")
-}  # modules over 200 lines: name -> (lines allowed, the reason)
+LONGER = {  # modules over 200 lines, in results over 250: name -> (lines allowed, the reason)
+    "visualize": (300, "six things to watch, as planned"),
+    "fuzz": (330, "fourteen targets, and what bends what they read"),
+    "reliability": (320, "seven promises, each with its faults"),
+}
 # Lines in all. 2,400 was planned without tokenizers, comparison, nine ways to write, lessons, the race (650)
 # the site's models (250), a second optimizer and what runs on clusters need of the loop (60), the Hub (205), the
 # command line (190), time as an option (90), documents that end and where they come from (95), searches that compare
-# seed by seed (70), several processes (60).
-CORE = 5530
+# seed by seed (70), several processes (60), a machine's faults (100).
+CORE = 5620
 SCRIPTS = [*ROOT.glob("*.py"), *ROOT.glob("results/*.py"), *ROOT.glob("weights/*.py"), *ROOT.glob("steps/*.py")]
 
 
@@ -133,7 +135,7 @@ def test_pages_stay_short(capsys):
     with capsys.disabled():
         print(f"\ncore {core} lines; {len(every)} functions, median {median:g}, longest {longest} {every[longest]}")
     most = {
-        path: 250 if path.parent.name in ("steps", "results") else LONGER.get(path.stem, (200,))[0] for path in size
+        path: LONGER.get(path.stem, (250 if path.parent.name in ("steps", "results") else 200,))[0] for path in size
     }
     over = {path.name: lines for path, lines in size.items() if lines > most[path]}
     assert not over
@@ -142,8 +144,9 @@ def test_pages_stay_short(capsys):
 
 
 def test_every_exception_to_the_budget_is_still_needed():
-    pages = [*modules().values(), ROOT / "visualize.py"]
-    assert {path.stem for path in pages if len(path.read_text(encoding="utf-8").splitlines()) > 200} == set(LONGER)
+    pages = {path.stem: path for path in [*SCRIPTS, *modules().values()] if path.stem in LONGER}
+    short = {name for name, path in pages.items() if len(path.read_text(encoding="utf-8").splitlines()) <= 200}
+    assert pages.keys() == LONGER.keys() and not short
 
 
 def test_nothing_stands_twice():

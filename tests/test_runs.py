@@ -17,18 +17,8 @@ from safetensors.torch import load_file
 
 from microdlm import runs
 from microdlm.errors import UserError
-from microdlm.runs import (
-    ROOT,
-    Run,
-    atomic,
-    changes,
-    git,
-    provenance,
-    read_json,
-    read_tensors,
-    write_json,
-    write_tensors,
-)
+from microdlm.files import atomic, read_json, read_tensors, write_json, write_tensors
+from microdlm.runs import ROOT, Run, changes, git, provenance
 
 CONFIG = {"kind": "gpt", "model": {"seq_len": 8, "causal": True}, "training": {"steps": 3, "lr": 0.1}}
 
@@ -74,8 +64,9 @@ def test_a_disk_that_is_full_loses_nothing(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError):
+    with pytest.raises(UserError, match="a.safetensors cannot be written .No space left on device") as refused:
         write_tensors(path, {"x": torch.arange(4)})
+    one_line(refused)
     assert listing(tmp_path) == old
 
 
