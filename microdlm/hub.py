@@ -40,6 +40,7 @@ def client() -> ModuleType:
         import huggingface_hub
     except ImportError:
         raise UserError("the Hugging Face Hub needs a library of its own: pip install 'microdlm[hub]'") from None
+    huggingface_hub.utils.logging.set_verbosity_error()  # it tries five times, and would tell of each
     return huggingface_hub
 
 

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import signal
 import sys
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,8 @@ from microdlm.runs import ROOT
 from microdlm.sources import DATA
 from microdlm.transformer import Transformer, TransformerConfig
 
+# In a background job of a shell Ctrl-C is ignored, and so it would be by all that tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("repeatable", derandomize=True, deadline=None)  # the same examples on every machine
 settings.load_profile("repeatable")
 

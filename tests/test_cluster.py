@@ -12,6 +12,7 @@ from slurm import Slurm, missing, wait_for
 
 from microdlm.errors import UserError
 from microdlm.runs import ROOT
+from microdlm.terminal import console
 from study import cluster, costs, runner
 from study.__main__ import Plan, Requeue, Status
 from study.grid import Job, jobs
@@ -93,7 +94,7 @@ def test_two_processes_of_one_run_stop_together_are_requeued_once_and_end_as_one
 @pytest.fixture
 def said(capsys, monkeypatch, tmp_path):
     """said(Status) -> what that command prints, of the smoke runs in tmp_path."""
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(console, "width", 200)
 
     def run(command, **options) -> str:
         command(preset="smoke", out=tmp_path, **options).run()

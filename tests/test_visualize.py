@@ -708,7 +708,7 @@ def test_an_svg_is_xml_asks_nobody_and_holds_the_text(say, tmp_path):
 
 BAD = {
     "one --model difusion": "did you mean",
-    "one --model no/such": "unknown model",
+    "one --model no-such": "unknown model",
     "one --sampler confidense": "confidence",
     "one --clock wall": "own, passes",
     "one --save race.png": ".json, .svg, .gif",
