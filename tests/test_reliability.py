@@ -14,6 +14,7 @@ import pytest
 
 from microdlm import cli
 from microdlm.canvas import canvas
+from microdlm.corpus import load_corpus
 from microdlm.errors import UserError
 from microdlm.files import leftovers, read_json, write_json, write_tensors
 from microdlm.pretrained import load
@@ -136,6 +137,15 @@ def test_a_network_of_no_kind_or_no_size_is_refused_before_it_is_built(tmp_path,
     assert "\n" not in str(refused.value) and time.perf_counter() - begun < 2
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems promise memory that they do not have")
+def test_a_line_of_a_terabyte_is_too_much_at_once(tmp_path):
+    """The disk holds nothing of it. A MemoryError is one line and exit code 2, see below."""
+    with open(tmp_path / "huge.txt", "wb") as f:
+        f.truncate(2**40)
+    with pytest.raises(MemoryError):
+        load_corpus(str(tmp_path / "huge.txt"))
+
+
 # The edge
 
 
@@ -198,9 +208,9 @@ def smoke(command: str, out: Path, *options: str) -> dict:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork to kill")
 def test_every_promise_is_kept_a_few_times(tmp_path):
     sections = smoke("reliability", tmp_path / "reliability.json")
-    assert all(section["kept"] for section in sections.values()) and len(sections) == 6
+    assert all(section["kept"] for section in sections.values()) and len(sections) == 5
     killed = sections["kill -9 costs no bit"]
-    assert killed["same bits"] == killed["killed"] == 5
+    assert killed["same bits"] == killed["killed"] == 3
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no alarm to set")
