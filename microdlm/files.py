@@ -40,8 +40,8 @@ def atomic(path: Path) -> Iterator[Path]:
 
 
 def leftovers(folder: Path) -> list[Path]:
-    """What those have left in a folder who were killed while they wrote."""
-    return list(folder.glob(".*.part"))
+    """What those have left in a folder who were killed while they wrote: our parts, and safetensors' own."""
+    return [*folder.glob(".*.part"), *folder.glob(".tmp" + "[0-9A-Za-z]" * 6)]
 
 
 def write_json(path: Path, value) -> None:
