@@ -38,6 +38,8 @@ COMMANDS = {  # command: what it writes
     "python results/budgets.py": "budgets.json",
     "python results/growth.py": "growth.json",
     "python -m study run, then analyse": "schedule_study_nano.json",
+    "python results/reliability.py": "reliability.json",
+    "python results/fuzz.py": "reliability.json",
     "python results/curve.py": "curve.json",
     "python results/terminal.py": "terminal.json",
     "python results/web.py": "web.json",
