@@ -38,9 +38,10 @@ def client() -> ModuleType:
     """The library. UserError: it is not installed."""
     try:
         import huggingface_hub
+        from huggingface_hub.utils import logging
     except ImportError:
         raise UserError("the Hugging Face Hub needs a library of its own: pip install 'microdlm[hub]'") from None
-    huggingface_hub.utils.logging.set_verbosity_error()  # it tries five times, and would tell of each
+    logging.set_verbosity_error()  # it tries five times, and would tell of each
     return huggingface_hub
 
 

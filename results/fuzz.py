@@ -142,7 +142,7 @@ class Place:
         for twin in ("diffusion", "gpt"):
             module = self.programs[twin]
             module.PRESETS["nano"] = TINY
-            module.load_corpus = lambda name, **how: text if name == "playlets" else load_corpus(name, **how)
+            module.load_corpus = lambda name, *a, **how: text if name == "playlets" else load_corpus(name, *a, **how)
         Path("text.txt").write_text(TEXT, encoding="utf-8")
         for twin in ("diffusion", "gpt"):
             self.say(twin, "--train", "--data", "text.txt", "--out", f"{twin}-run")

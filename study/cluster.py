@@ -122,7 +122,7 @@ def ticket(job: Job, out: Path) -> dict:
 def last_words(job: Job, out: Path) -> str:
     """Why the run's last job ended: the last error in its log, or its last line, and where there is more."""
     log = out / job.preset / "jobs" / "logs" / f"{ticket(job, out).get('id')}_0_log.err"
-    lines = log.read_text(errors="replace").split("\n") if log.exists() else []
+    lines = log.read_text(encoding="utf-8", errors="replace").split("\n") if log.exists() else []
     lines = [line.strip() for line in lines if line.strip()] or ["it left no word"]
     errors = [line for line in lines if "error" in line.lower() and "exit code" not in line]  # srun's words on a death
     return f"{(errors or lines)[-1]} ({log})"

@@ -19,7 +19,8 @@ COPIED = ["microdlm", "steps", "study", "results", "tests", "weights", "diffusio
 
 
 def copy(folder: Path) -> Path:
-    for name in [*COPIED, "pyproject.toml"]:
+    (folder / "data").mkdir()
+    for name in [*COPIED, "pyproject.toml", "data/playlets.txt"]:
         path = ROOT / name
         skip = shutil.ignore_patterns("__pycache__", "*.gif")
         shutil.copytree(path, folder / name, ignore=skip) if path.is_dir() else shutil.copy(path, folder / name)
