@@ -22,7 +22,7 @@ from microdlm.errors import UserError
 from microdlm.sources import nearest, read
 from microdlm.tokenizers import END, BPETokenizer, CharTokenizer, GPT2Tokenizer, TextTokenizer
 
-PIECE = 4_000_000  # characters that become ids at once: all 2.2 GB in one Python list would take 20 GB and more
+PIECE = 4_000_000  # characters that become ids at once: a Python list of all would take many times the text
 
 
 @dataclass(frozen=True, eq=False)

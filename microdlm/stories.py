@@ -1,7 +1,7 @@
 """Three budgets for TinyStories (2305.07759), in which a text learns to end: presets of the twins, and what they read.
 
-    tinystories-quick   1.0M     about a quarter of an hour on two cores; 22 MB to download
-    tinystories-45m     44.8M    an encoder that needs a GPU for hours; 2.2 GB to download, 32 GB of memory to hold it
+    tinystories-quick   1.0M     for two cores; a small download
+    tinystories-45m     44.8M    an encoder that needs a GPU; a large download, held in memory whole
     tinystories-142m    141.6M   a DiT: learned positions, told t by adaLN-Zero, averaged. Likewise, and longer
 
 The large ones have the sizes of systems others have published; how well ours learn has not been measured.

@@ -1,6 +1,6 @@
 """What are the options of the backbone worth? One at a time against a base that has none of them, three seeds each.
 
-    python results/ablations.py          half an hour on one thread; stopped, it goes on where it was
+    python results/ablations.py          24 trainings; stopped, it goes on where it was
 
 Does it help to tell the network t, which it could count for itself? By a vector added to the stream, or by adaLN in
 each block, which also makes the network half as large again? Do learned positions do as well as RoPE? Does an average

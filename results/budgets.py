@@ -1,7 +1,7 @@
 """Two published models at the budget of their publication, and ours in the same budget: an MLP, a small transformer.
 
-    python results/budgets.py mlp             half an hour on one thread; stopped, it goes on where it was
-    python results/budgets.py transformer     hours on one thread, minutes on a GPU
+    python results/budgets.py mlp             stopped, it goes on where it was
+    python results/budgets.py transformer     likewise, and much longer
 
 What was published is the mean over all hidden characters of a batch, each hidden with probability t: text of which much
 is hidden weighs more, so it is no bound. It is measured here as it was there ("exam"), and the bound beside it.

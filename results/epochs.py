@@ -2,7 +2,7 @@
 
     python results/epochs.py        a GPU, or days, even on a tenth of the text; stopped, it goes on where it was
 
-Two cores: --size nano --share 0.05 --windows 64 --samples 4 --evals 10 --epochs 10 30 100 300, about two hours.
+Two cores: --size nano --share 0.05 --windows 64 --samples 4 --evals 10 --epochs 10 30 100 300.
 
 For every number of epochs, each twin tries its regularisers with the first seed. Which is best, and after which step
 a run was best, one half of the held-out windows decides; the number that counts comes from the other half. The best

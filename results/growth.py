@@ -1,6 +1,6 @@
 """What does it cost to go longer, wider, or more at once? Time and memory of training and of writing.
 
-    python results/growth.py        twenty minutes on one thread; writes results/growth.json and its figure
+    python results/growth.py        writes results/growth.json; wants a machine that does nothing else
 
 Every point is measured in a process of its own, so that memory is only its own: how far the process rose above what it
 held before. Along each axis, time is fitted as a·x + b·x² in relative error. Where the two are equal the quadratic

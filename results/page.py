@@ -51,13 +51,13 @@ CORES = """
 
 | run | command |
 |---|---|
-| what each option of the backbone is worth | `python results/ablations.py`, half an hour; it goes on where it was |
+| what each option of the backbone is worth | `python results/ablations.py` goes on where it was |
 | the rest of the search | `python results/recipes.py` goes on where it was |
 | does what helps a short training help a longer and larger one? | `python results/recipes.py --size small --chars 4096000 --out results/recipes_small.json` |
 | the same of a quality's text | `python results/time_to_quality.py --size small --chars 8192000 --out results/time_to_quality_small.json` |
 | whole training steps against a textbook's; wants a machine that does nothing else | `python results/training_speed.py` |
 | epochs against likelihood on a tenth of the text, as far as 100 | `python results/epochs.py --epochs 10 30 100 --out results/epochs_small.json` |
-| the published budgets; the transformer takes hours | `python results/budgets.py mlp`, then `transformer` |
+| the published budgets; the transformer takes long | `python results/budgets.py mlp`, then `transformer` |
 | what growing costs; wants a machine that does nothing else | `python results/growth.py` |
 """  # noqa: E501
 QUEUE_HEAD = """
@@ -100,7 +100,7 @@ QUEUE = [  # what, command, what stands here when it is done
         "`schedule_study_fineweb-124m.json`",
     ),
     (
-        "the large models for TinyStories; their text is 2.2 GB and wants 32 GB of memory",
+        "the large models for TinyStories, whose text is held in memory whole",
         "`python diffusion.py --train --preset tinystories-45m`, then `tinystories-142m`",
         "`tinystories_large.json`",
     ),

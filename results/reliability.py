@@ -1,6 +1,6 @@
 """What is promised of a run, put to the test: killed, out of disk, locked, at odd hours, and run twice.
 
-    python results/reliability.py          five minutes on one thread; the sections of results/reliability.json
+    python results/reliability.py          the sections of results/reliability.json, which say how long each took
     python results/fuzz.py                 the section "fuzzing": nonsense given to every command
 
 Each process is diffusion.py with a network so small that a run takes a second; it is forked from this one, where all

@@ -1,6 +1,6 @@
 """What does a small story model know? Its bound on held-out stories, and whether its own ones end.
 
-    python results/stories.py --model runs/diffusion-tinystories-quick   a few minutes on one thread
+    python results/stories.py --model runs/diffusion-tinystories-quick   writes results/tinystories.json
     python results/stories.py                                            the one in weights/, and its card
     python results/stories.py --card                                     the card alone, from the numbers there are
 

@@ -1,6 +1,6 @@
 """How fast we train: whole steps of both twins, beside a textbook model of the same shapes, in turns in one process.
 
-    python results/training_speed.py        a quarter of an hour on two cores; writes results/training_speed.json
+    python results/training_speed.py        writes results/training_speed.json
 
 A step is everything: batch, masks, loss, gradients, clipping, AdamW. The textbook is torch's own encoder with
 LayerNorm and learned positions, logits everywhere, and a loss averaged over what is asked. The share of the peak is

@@ -10,7 +10,7 @@ Taken from earlier    SCHEDULES and mask_tokens (step 0), Transformer (2), the b
 Not the lesson        the training loop (1). study/ runs this grid with seeds and at any size, and judges it as
                       study/PLAN.md promised before the first run: python -m study --help
 
-Run        python steps/step7_schedule_study.py                    six minutes on two cores; with --smoke, seconds
+Run        python steps/step7_schedule_study.py                    twelve trainings; with --smoke, seconds
            python steps/step7_schedule_study.py --data FILE.txt    or shakespeare
 Expect     one network that six schedules grade from best to worst, and twelve that differ less than the grades do
 Look at    the right side of the figure: the grey band is the noise. With one seed, what lies in it was not found.

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from small_study import tiny_preset
 
 from microdlm import playlets
 from microdlm.corpus import load_corpus
@@ -20,17 +21,10 @@ from microdlm.pretrained import load
 from microdlm.runs import ROOT, read_json, read_tensors, write_tensors
 from microdlm.tokenizers import CharTokenizer
 from study import evaluate, grid, judges, report, runner, written
-from study.grid import Preset, jobs
+from study.grid import jobs
 from study.judges import SLIP, Evaluate, Language, misheard_nll, our_gpt, pick
 
-TINY = Preset(
-    data="playlets",
-    net=dict(seq_len=16, n_layer=1, n_head=2, d_model=16),
-    how=replace(grid.PRESETS["nano"].how, steps=12, batch_size=4, evals=4, checkpoints=2),
-    n_chars=20_000,
-    windows=24,
-    samples=2,
-)
+TINY = tiny_preset(evals=4)
 ARMS = ("linear-uniform", "loglinear-uniform", "sqrt-uniform")
 
 

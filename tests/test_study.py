@@ -9,22 +9,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from small_study import tiny_preset
 
 from microdlm.errors import UserError
 from microdlm.runs import ROOT
 from microdlm.training import Stopped, train
 from study import analyse, grid, parts, report, runner
-from study.grid import Preset, jobs
+from study.grid import jobs
 
 SIX = ("linear", "cosine", "loglinear", "sqrt", "clipped_cosine", "sigmoid")
-TINY = Preset(
-    data="playlets",
-    net=dict(seq_len=16, n_layer=1, n_head=2, d_model=16),
-    how=replace(grid.PRESETS["nano"].how, steps=12, batch_size=4, evals=2, checkpoints=2),
-    n_chars=20_000,
-    windows=24,
-    samples=2,
-)
+TINY = tiny_preset(evals=2)
 
 
 @pytest.fixture
