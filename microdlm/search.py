@@ -1,7 +1,8 @@
 """A search: variants of one base, each trained with a few seeds, and compared with the base seed by seed.
 
 Stopped, it goes on where it was: what has run stands in the file. `factors` is the plan, factor -> variant -> what it
-changes; the base is the variant "base".
+changes; the base is the variant "base". First, the losses that several measurements train: (model, x_0 (B, L), rng) ->
+a scalar, nats per token.
 """
 
 import math
@@ -17,14 +18,53 @@ from rich.progress import track
 from rich.table import Table
 from torch import Tensor
 
+from microdlm.corpus import Corpus
 from microdlm.errors import UserError
 from microdlm.likelihood import estimate_nelbo
+from microdlm.masking import mask_count, mask_tokens, stratified, to_count, uniform
+from microdlm.objectives import count_nelbo, masked_nll, next_token_nll
 from microdlm.runs import provenance, read_json, write_json
 from microdlm.state import State, TrainConfig
 from microdlm.terminal import console
 from microdlm.training import update
 
 T_95 = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78}  # Student's: half a 95 % interval in standard errors, by seeds
+
+
+def in_counts(model, x_0, rng):
+    """The bound in counts, as diffusion.py trains it: counts of hidden tokens are spread evenly over the batch."""
+    nll, is_masked = _hidden_in_counts(model, x_0, rng)
+    return count_nelbo(nll, is_masked).mean()
+
+
+def ratio_in_counts(model, x_0, rng):
+    """The same masks, and the mean over all hidden tokens of the batch: no bound, texts with many weigh more."""
+    nll, is_masked = _hidden_in_counts(model, x_0, rng)
+    return nll.sum() / is_masked.sum()
+
+
+def _hidden_in_counts(model, x_0, rng):
+    k, mask_id = to_count(stratified(len(x_0), rng=rng, device=x_0.device), x_0.size(1)), model.cfg.vocab_size - 1
+    x_t, is_masked = mask_count(x_0, k, mask_id, rng)
+    return masked_nll(model, x_0, x_t, is_masked, mask_id), is_masked
+
+
+def ratio_in_time(model, x_0, rng):
+    """What one would write first: each token hidden with probability t, the mean over all that are hidden."""
+    t, mask_id = uniform((len(x_0),), x_0.device, rng), model.cfg.vocab_size - 1
+    x_t, is_masked = mask_tokens(x_0, 1 - t, mask_id, rng)
+    return masked_nll(model, x_0, x_t, is_masked, mask_id).sum() / is_masked.sum().clamp(min=1)
+
+
+def left_to_right(model, x_0, rng):
+    """A GPT's, exactly -log p; nothing is drawn."""
+    return next_token_nll(model(x_0), x_0).mean()
+
+
+def unigram(corpus: Corpus) -> float:
+    """Nats per held-out token of what knows only how frequent each is in the training text (and one more)."""
+    counts = torch.bincount(corpus.train, minlength=len(corpus.tokenizer)).double() + 1
+    return -(counts / counts.sum()).log()[corpus.val].mean().item()
 
 
 def trained(

@@ -3,7 +3,7 @@
     python results/ablations.py          24 trainings; stopped, it goes on where it was
 
 Does it help to tell the network t, which it could count for itself? By a vector added to the stream, or by adaLN in
-each block, which also makes the network half as large again? Do learned positions do as well as RoPE? Does an average
+each block, which also makes the network larger? Do learned positions do as well as RoPE? Does an average
 of the weights help, where the learning rate falls to 0 and where it does not? What is Muon worth? All read as many
 characters of Tiny Shakespeare; the score is the count form of the bound, on the same held-out windows and masks.
 """
@@ -13,10 +13,10 @@ from pathlib import Path
 
 import torch
 
-from microdlm import cli, masking, objectives
+from microdlm import cli
 from microdlm.corpus import Corpus, load_corpus
 from microdlm.runs import ROOT
-from microdlm.search import search, trained
+from microdlm.search import in_counts, search, trained
 from microdlm.state import State, TrainConfig
 from microdlm.training import pick_device
 from microdlm.transformer import Transformer, TransformerConfig
@@ -48,13 +48,6 @@ class Config:
     out: Path = ROOT / "results" / "ablations.json"
 
 
-def loss(model, x_0, rng):
-    """The bound in counts, spread evenly over the batch."""
-    k, mask_id = masking.stratified(len(x_0), rng=rng), model.cfg.vocab_size - 1
-    x_t, hidden = masking.mask_count(x_0, masking.to_count(k, x_0.size(1)).to(x_0.device), mask_id, rng)
-    return objectives.count_nelbo(objectives.masked_nll(model, x_0, x_t, hidden, mask_id), hidden).mean()
-
-
 def run(name: str, seed: int, cfg: Config, corpus: Corpus, sizes: dict) -> dict:
     """Train one variant with one seed; its score and what it took."""
     changes, mask_id, L = VARIANTS[name], corpus.tokenizer.mask_id, sizes["seq_len"]
@@ -66,7 +59,7 @@ def run(name: str, seed: int, cfg: Config, corpus: Corpus, sizes: dict) -> dict:
         f"{name}, seed {seed}",
         State(model, how, pick_device()),
         how,
-        loss,
+        in_counts,
         lambda rng: corpus.batch(how.batch_size, L, rng),
         corpus.windows(L, cfg.windows),
         cfg.samples,

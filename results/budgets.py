@@ -22,9 +22,8 @@ from torch import Tensor, nn
 from microdlm import cli, training
 from microdlm.corpus import Corpus, load_corpus
 from microdlm.likelihood import Estimate, estimate_nelbo
-from microdlm.masking import mask_count, mask_tokens, stratified, to_count, uniform
-from microdlm.objectives import masked_nll
 from microdlm.runs import ROOT, Run, provenance, read_json, write_json
+from microdlm.search import ratio_in_counts, ratio_in_time, unigram
 from microdlm.state import State, TrainConfig
 from microdlm.terminal import console
 from microdlm.transformer import Transformer, TransformerConfig
@@ -66,24 +65,11 @@ def transformer(V: int, rng: torch.Generator) -> Transformer:
     return Transformer(TransformerConfig(V, L, n_layer=4, n_head=4, d_model=128), rng)
 
 
-def published(model, x_0: Tensor, rng) -> Tensor:
-    t, mask_id = uniform((len(x_0),), x_0.device, rng), model.cfg.vocab_size - 1
-    x_t, is_masked = mask_tokens(x_0, 1 - t, mask_id, rng)
-    return masked_nll(model, x_0, x_t, is_masked, mask_id).sum() / is_masked.sum().clamp(min=1)
-
-
-def spread_evenly(model, x_0: Tensor, rng) -> Tensor:
-    """The same mean, with counts of hidden characters that are spread evenly over the batch."""
-    share, mask_id = stratified(len(x_0), rng=rng, device=x_0.device), model.cfg.vocab_size - 1
-    x_t, is_masked = mask_count(x_0, to_count(share, x_0.size(1)), mask_id, rng)
-    return masked_nll(model, x_0, x_t, is_masked, mask_id).sum() / is_masked.sum()
-
-
 PLAIN = TrainConfig(1, B, lr=3e-4, warmup=0.0, final_lr=1.0, weight_decay=0.01, grad_clip=1e9)
 MODELS = {"mlp": MLP, "transformer": transformer}
 RECIPES: dict[str, tuple[dict, Callable]] = {  # what changes against the plain recipe, the loss
-    "published": ({}, published),
-    "ours": (dict(warmup=0.05, final_lr=0.0, weight_decay=0.1, grad_clip=1.0), spread_evenly),
+    "published": ({}, ratio_in_time),
+    "ours": (dict(warmup=0.05, final_lr=0.0, weight_decay=0.1, grad_clip=1.0), ratio_in_counts),
 }
 RATES = {"mlp": dict(lr=3e-3), "transformer": dict(lr=6e-3, optimizer="muon")}  # of ours
 
@@ -92,7 +78,7 @@ RATES = {"mlp": dict(lr=3e-3), "transformer": dict(lr=6e-3, optimizer="muon")}  
 def exam(model, x_0: Tensor, samples: int) -> Estimate:
     """The published number on held-out text; its standard error is over rounds."""
     rng = torch.Generator().manual_seed(0)
-    return Estimate.of(torch.stack([published(model, x_0, rng) for _ in range(samples)]))
+    return Estimate.of(torch.stack([ratio_in_time(model, x_0, rng) for _ in range(samples)]))
 
 
 def run(name: str, cfg: Config, corpus: Corpus) -> dict:
@@ -119,12 +105,6 @@ def run(name: str, cfg: Config, corpus: Corpus) -> dict:
     found = {"bound": bound.mean, "bound_stderr": bound.stderr, "exam": graded.mean, "exam_stderr": graded.stderr}
     parameters = sum(p.numel() for p in state.model.parameters())
     return {"recipe": name, "steps": steps, "parameters": parameters, **found, "curve": curve}
-
-
-def unigram(corpus: Corpus) -> float:
-    """Nats per held-out character of what knows only how frequent each is in the training text."""
-    counts = torch.bincount(corpus.train, minlength=len(corpus.tokenizer)).double() + 1
-    return -(counts / counts.sum()).log()[corpus.val].mean().item()
 
 
 def main(cfg: Config) -> None:

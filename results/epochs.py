@@ -23,9 +23,10 @@ from torch import Tensor
 from microdlm import cli
 from microdlm.corpus import Corpus, load_corpus
 from microdlm.likelihood import Estimate, estimate_nelbo
-from microdlm.masking import mask_count, mask_tokens, stratified, to_count, uniform
-from microdlm.objectives import count_nelbo, masked_nll, next_token_nll, without_mask
+from microdlm.masking import mask_tokens, uniform
+from microdlm.objectives import next_token_nll, without_mask
 from microdlm.runs import ROOT, provenance, read_json, write_json
+from microdlm.search import in_counts
 from microdlm.state import State, TrainConfig
 from microdlm.terminal import console
 from microdlm.training import due, pick_device, update
@@ -92,17 +93,12 @@ class Best:
 def loss_of(kind: str, how: Regulariser):
     """Both vocabularies have MASK, so that a GPT may have hidden inputs too. It never answers MASK."""
 
-    def diffusion(model, x_0, rng):
-        k, mask_id = to_count(stratified(len(x_0), rng=rng), x_0.size(1)), model.cfg.vocab_size - 1
-        x_t, is_masked = mask_count(x_0, k.to(x_0.device), mask_id, rng)
-        return count_nelbo(masked_nll(model, x_0, x_t, is_masked, mask_id), is_masked).mean()
-
     def gpt(model, x_0, rng):
         hidden = how.masked_inputs * uniform((len(x_0),), x_0.device, rng) if how.masked_inputs else None
         x = x_0 if hidden is None else mask_tokens(x_0, 1 - hidden, model.cfg.vocab_size - 1, rng)[0]
         return next_token_nll(without_mask(model(x), model.cfg.vocab_size - 1), x_0).mean()
 
-    return {"diffusion": diffusion, "gpt": gpt}[kind]
+    return {"diffusion": in_counts, "gpt": gpt}[kind]
 
 
 @torch.no_grad()

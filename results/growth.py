@@ -20,10 +20,9 @@ from rich.progress import track
 from rich.table import Table
 
 from microdlm import cli
-from microdlm.masking import mask_count, stratified, to_count
-from microdlm.objectives import count_nelbo, masked_nll, next_token_nll
 from microdlm.runs import ROOT, provenance, write_json
 from microdlm.samplers import SAMPLERS
+from microdlm.search import in_counts, left_to_right
 from microdlm.state import State, TrainConfig
 from microdlm.terminal import console
 from microdlm.training import pick_device, update
@@ -64,15 +63,7 @@ def training(kind: str, model: Transformer, size: Size, device: str, seed: int):
     state = State(model, how, device)
     x_0 = torch.randint(V - 1, (size.B, size.L), generator=torch.Generator().manual_seed(seed)).to(device)
 
-    def diffusion(model, x_0, rng):
-        k = to_count(stratified(len(x_0), rng=rng), size.L).to(device)
-        x_t, is_masked = mask_count(x_0, k, V - 1, rng)
-        return count_nelbo(masked_nll(model, x_0, x_t, is_masked, V - 1), is_masked).mean()
-
-    def gpt(model, x_0, rng):
-        return next_token_nll(model(x_0), x_0).mean()
-
-    loss = {"diffusion": diffusion, "gpt": gpt}[kind]
+    loss = {"diffusion": in_counts, "gpt": left_to_right}[kind]
     return lambda: update(state, how, loss, x_0)
 
 

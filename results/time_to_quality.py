@@ -16,11 +16,12 @@ import torch
 from rich.progress import track
 from rich.table import Table
 
-from microdlm import cli, masking, objectives
+from microdlm import cli
 from microdlm.corpus import Corpus, load_corpus
 from microdlm.errors import UserError
 from microdlm.likelihood import estimate_nelbo
 from microdlm.runs import ROOT, provenance, read_json, write_json
+from microdlm.search import ratio_in_counts, ratio_in_time, unigram
 from microdlm.state import State, TrainConfig
 from microdlm.terminal import console
 from microdlm.training import due, pick_device, update
@@ -48,27 +49,13 @@ class Config:
     out: Path = ROOT / "results" / "time_to_quality.json"
 
 
-def in_time(model, x_0, rng):
-    """What one would write first: each token hidden with probability t, the mean over all that are hidden."""
-    mask_id = model.cfg.vocab_size - 1
-    x_t, is_masked = masking.mask_tokens(x_0, 1 - masking.uniform((len(x_0),), x_0.device, rng), mask_id, rng)
-    return objectives.masked_nll(model, x_0, x_t, is_masked, mask_id).sum() / is_masked.sum().clamp(min=1)
-
-
-def in_counts(model, x_0, rng):
-    """The same mean, with counts of hidden tokens that are spread evenly over the batch."""
-    mask_id, share = model.cfg.vocab_size - 1, masking.stratified(len(x_0), rng=rng, device=x_0.device)
-    x_t, is_masked = masking.mask_count(x_0, masking.to_count(share, x_0.size(1)), mask_id, rng)
-    return objectives.masked_nll(model, x_0, x_t, is_masked, mask_id).sum() / is_masked.sum()
-
-
 PLAIN = TrainConfig(1, 16, lr=3e-4, warmup=0.0, final_lr=1.0, weight_decay=0.01, grad_clip=math.inf)
 OURS = TrainConfig(1, 4, optimizer="muon", lr=6e-3)
 LARGE = "ours, batch 16"  # with the plain recipe's batch, too few steps in so little text: one seed
 RECIPES: dict[str, tuple[TrainConfig, Callable]] = {
-    "plain": (PLAIN, in_time),
-    "ours": (OURS, in_counts),
-    LARGE: (replace(OURS, batch_size=16), in_counts),
+    "plain": (PLAIN, ratio_in_time),
+    "ours": (OURS, ratio_in_counts),
+    LARGE: (replace(OURS, batch_size=16), ratio_in_counts),
 }
 
 
@@ -107,12 +94,6 @@ def reached(curve: list[dict], mark: float, what: str = "chars") -> float | None
             share = (before["nelbo"] - mark) / (before["nelbo"] - after["nelbo"])
             return math.exp((1 - share) * math.log(before[what]) + share * math.log(after[what]))
     return None
-
-
-def unigram(corpus: Corpus) -> float:
-    """Nats per held-out character of what knows only how frequent each is in the training text (and one more)."""
-    counts = torch.bincount(corpus.train, minlength=len(corpus.tokenizer)).double() + 1
-    return -(counts / counts.sum()).log()[corpus.val].mean().item()
 
 
 def of_seeds(values: list[float | None]) -> dict:

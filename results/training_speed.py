@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from torch.utils.benchmark import Timer
 
 from microdlm import cli
-from microdlm.masking import mask_count, mask_tokens, stratified, to_count
-from microdlm.objectives import count_nelbo, masked_nll, next_token_nll
+from microdlm.masking import mask_tokens
 from microdlm.runs import ROOT, provenance, write_json
+from microdlm.search import in_counts, left_to_right
 from microdlm.state import State, TrainConfig
 from microdlm.terminal import console
 from microdlm.training import has_bfloat16, pick_device, update
@@ -75,17 +75,7 @@ def textbook_gpt(model, x_0: Tensor, rng) -> Tensor:
     return F.cross_entropy(model(x_0)[:, :-1].transpose(1, 2), x_0[:, 1:])
 
 
-def our_diffusion(model, x_0: Tensor, rng) -> Tensor:
-    k = to_count(stratified(len(x_0), rng=rng), x_0.size(1)).to(x_0.device)
-    x_t, is_masked = mask_count(x_0, k, V - 1, rng)
-    return count_nelbo(masked_nll(model, x_0, x_t, is_masked, V - 1), is_masked).mean()
-
-
-def our_gpt(model, x_0: Tensor, rng) -> Tensor:
-    return next_token_nll(model(x_0), x_0).mean()
-
-
-LOSSES = {"diffusion": (textbook_diffusion, our_diffusion), "gpt": (textbook_gpt, our_gpt)}
+LOSSES = {"diffusion": (textbook_diffusion, in_counts), "gpt": (textbook_gpt, left_to_right)}
 
 
 def step(model: nn.Module, loss: Callable, x_0: Tensor, how: TrainConfig, device: str) -> Callable[[], tuple]:

@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from microdlm import attention, search
+from microdlm.corpus import Corpus
 from microdlm.likelihood import exact_curve
 from microdlm.runs import ROOT
+from microdlm.tokenizers import CharTokenizer
 from microdlm.transformer import Transformer, TransformerConfig
 
 L = 5
@@ -58,7 +60,7 @@ def test_each_objective_is_the_mean_of_the_exact_curve_that_it_should_be(recipes
 
 def test_both_recipes_of_the_other_command_take_the_mean_over_what_is_hidden(quality):
     """A model that finds each position as hard as it is far: the mean over all hidden positions, whoever hid them."""
-    for objective in (quality.in_time, quality.in_counts):
+    for objective in (search.ratio_in_time, search.ratio_in_counts):
         seen = []
 
         def model(x, seen=seen):
@@ -144,9 +146,10 @@ def test_how_many_times_less_is_found_for_each_seed_and_then_averaged(quality):
     assert found["marks"][0]["ours"]["value"] == pytest.approx(200) and found["marks"][1]["ours"] == {}
 
 
-def test_who_knows_only_frequencies_has_one_more_of_each(quality):
-    corpus = SimpleNamespace(train=torch.tensor([0, 0, 1]), val=torch.tensor([0, 1, 2, 2]), tokenizer="abc")
-    assert quality.unigram(corpus) == pytest.approx(-(math.log(3 / 6) + math.log(2 / 6) + 2 * math.log(1 / 6)) / 4)
+def test_who_knows_only_frequencies_has_one_more_of_each():
+    ids = {"train": torch.tensor([0, 0, 1]), "val": torch.tensor([0, 1, 2, 2])}
+    corpus = Corpus("abc", CharTokenizer("abc"), **ids, sha256="", chars_per_token=1.0)
+    assert search.unigram(corpus) == pytest.approx(-(math.log(3 / 6) + math.log(2 / 6) + 2 * math.log(1 / 6)) / 4)
 
 
 def test_operations_are_six_a_weight_and_character_and_attention(quality):
