@@ -86,8 +86,8 @@ def rates_by_type(ids, V):
     seen = torch.zeros(V, V, dtype=torch.float64)
     seen.index_put_((ids[:-1], ids[1:]), torch.ones(len(ids) - 1, dtype=torch.float64), accumulate=True)
     entropy = torch.special.entr(seen / seen.sum(1, keepdim=True).clamp(min=1)).sum(1)
-    hard = entropy @ seen / seen.sum(0).clamp(min=1)
-    return (2 - hard * seen.sum() / (hard @ seen.sum(0))).clamp(0.5, 1.5)
+    hard = entropy @ seen
+    return (2 - (hard / seen.sum(0) / (hard.sum() / seen.sum())).nan_to_num(1)).clamp(0.5, 1.5)
 
 
 def hide(arm, x_0, c, mask_id, rng):

@@ -5,6 +5,7 @@ python -m study run --preset nano          run it, here, one after the other; ag
 python -m study analyse --preset nano      judge it as study/PLAN.md says, into results/
 python -m study evaluate --preset nano     have its runs write, and a judge read that; then analyse shows it too
 python -m study prepare                    FineWeb-Edu, or a file of yours, to shards of ids
+python -m study entropy --preset nano      let GPT-2, or a GPT of yours, say which tokens are hard, before any run
 python -m study submit, status, requeue    the same on a SLURM cluster: docs/cluster.md
 """
 
@@ -24,6 +25,7 @@ from study import board
 from study.cluster import Place, last_words, queued, state, submit
 from study.costs import progress
 from study.grid import jobs
+from study.hardness import Entropy
 from study.judges import Evaluate
 
 
@@ -167,6 +169,7 @@ COMMANDS = Union[  # noqa: UP007
     Annotated[Requeue, tyro.conf.subcommand("requeue")],
     Annotated[Status, tyro.conf.subcommand("status")],
     Annotated[Prepare, tyro.conf.subcommand("prepare")],
+    Annotated[Entropy, tyro.conf.subcommand("entropy")],
     Annotated[Speed, tyro.conf.subcommand("speed")],
     Annotated[Analyse, tyro.conf.subcommand("analyse")],
     Annotated[Evaluate, tyro.conf.subcommand("evaluate")],

@@ -67,7 +67,12 @@ class Job:
         return replace(PRESETS[self.preset].how, seed=self.seed)
 
     def folder(self, out: Path) -> Path:
-        return out / self.preset / f"{self.arm.name}-seed{self.seed}"
+        return folder_of(self.preset, out) / f"{self.arm.name}-seed{self.seed}"
+
+
+def folder_of(preset: str, out: Path) -> Path:
+    """Of all runs of a preset."""
+    return out / one_of(preset, PRESETS, "preset")
 
 
 def jobs(preset: str, grid: str = "exact", seeds: tuple[int, ...] = ()) -> list[Job]:

@@ -16,23 +16,23 @@ from microdlm.runs import ROOT, Run
 from microdlm.state import State, describe
 from microdlm.training import Stopped, train
 from microdlm.transformer import Transformer, TransformerConfig
-from steps.step7_schedule_study import EXPONENTS, MASKINGS, bound, exam, rates_by_type
+from steps.step7_schedule_study import EXPONENTS, MASKINGS, bound, exam
 from study import parts
-from study.grid import PRESETS, Job
-from study.shards import Shards, rates_by_pairs
+from study.grid import PRESETS, Job, folder_of
+from study.hardness import readiness
+from study.shards import Shards
 
 masks = partial(torch.Generator().manual_seed, 7)  # the same for every run: common random numbers
 
 
 @cache
-def text(preset: str) -> tuple[Corpus, Shards | None, torch.Tensor]:
-    """The corpus of a preset, its shards if it is large, and c (V,), how readily each of its types is masked."""
+def text(preset: str) -> tuple[Corpus, Shards | None]:
+    """The corpus of a preset, and its shards if it is large."""
     size = PRESETS[preset]
     if (folder := ROOT / size.data).is_dir():
         shards = Shards.open(folder, size.net["seq_len"])
-        return shards.corpus, shards, rates_by_pairs(shards.corpus.train, len(shards.tokenizer))
-    corpus = load_corpus(size.data, size.tokenizer, min_length=size.net["seq_len"], n_chars=size.n_chars)
-    return corpus, None, rates_by_type(corpus.train, len(corpus.tokenizer))
+        return shards.corpus, shards
+    return load_corpus(size.data, size.tokenizer, min_length=size.net["seq_len"], n_chars=size.n_chars), None
 
 
 def work(job: Job, out: Path, device: str = "cpu", accumulate: int = 1):
@@ -40,10 +40,12 @@ def work(job: Job, out: Path, device: str = "cpu", accumulate: int = 1):
     A run that breaks is kept as failed, with its reason. Processes that are together share each batch, and each works
     its part off in `accumulate` parts; only the first writes."""
     parts.check(accumulate, job.how.batch_size)
-    size, (corpus, shards, c) = PRESETS[job.preset], text(job.preset)
+    size, (corpus, shards) = PRESETS[job.preset], text(job.preset)
+    c, hardness = readiness(folder_of(job.preset, out), corpus)
     mask_id, folder, c = len(corpus.tokenizer), job.folder(out), c.to(device)
     net = TransformerConfig(mask_id + 1, **size.net)
     asked = describe("diffusion", net, job.how, corpus) | {"preset": job.preset, "arm": asdict(job.arm)}
+    asked |= {"hardness": hardness}
     run = opened(folder, asked)
     state = State(Transformer(net, torch.Generator().manual_seed(job.seed)), job.how, device)
     state.restore(run)

@@ -95,14 +95,3 @@ def checked(path: Path, tokens: int, sha256: str, thorough: bool) -> np.ndarray:
     if thorough and hashlib.sha256(ids).hexdigest() != sha256:
         raise UserError(f"{path} is not what was prepared (its sha256 differs): remove {path.parent} and prepare again")
     return ids
-
-
-def rates_by_pairs(ids: Tensor, V: int) -> Tensor:
-    """Step 7's rates_by_type for vocabularies too large for a table of all pairs: only those that occur are counted."""
-    pairs, count = np.unique(ids[:-1].numpy() * V + ids[1:].numpy(), return_counts=True)
-    before, here, n = pairs // V, pairs % V, count.astype(np.float64)
-    p = n / np.bincount(before, n, V)[before]
-    entropy = np.bincount(before, -p * np.log(p), V)
-    seen = np.bincount(here, n, V)
-    hard = np.bincount(here, n * entropy[before], V) / np.maximum(seen, 1)
-    return torch.from_numpy(2 - hard * seen.sum() / (hard @ seen)).clamp(0.5, 1.5)

@@ -14,7 +14,8 @@ from microdlm.playlets import Playlets
 from microdlm.tokenizers import END, BPETokenizer
 from steps.step7_schedule_study import rates_by_type
 from study import grid, prepare, runner
-from study.shards import Shards, rates_by_pairs
+from study.hardness import by_pairs
+from study.shards import Shards
 
 TEXTS = [scene + "\n\n" for scene in Playlets().text(40_000).split("\n\n")[:-1]]
 
@@ -190,7 +191,7 @@ def test_a_truncated_shard_is_found_and_named_and_never_trained_on(folder, tmp_p
 
 def test_rates_counted_by_pairs_are_those_of_the_step(folder, tok):
     ids = Shards.open(folder, 32).corpus.train
-    torch.testing.assert_close(rates_by_pairs(ids, len(tok)), rates_by_type(ids, len(tok)))
+    torch.testing.assert_close(by_pairs(ids, len(tok)), rates_by_type(ids, len(tok)))
 
 
 @pytest.fixture

@@ -278,12 +278,11 @@ def test_nothing_is_judged_without_the_pair_that_measures_the_noise(tmp_path):
 
 def test_the_score_of_the_own_process_agrees_with_the_common_one_under_uniform_masking(tiny, tmp_path):
     """Two estimators of one number: the bound in time and the bound in counts."""
-    corpus, _, c = runner.text("nano")
-    job, V = tiny[0], len(corpus.tokenizer)
+    job = tiny[0]
     list(runner.work(job, tmp_path))
     done = json.loads((job.folder(tmp_path) / "done.json").read_text())
     assert abs(done["nelbo"] - done["own_bound"]) < 4 * (done["stderr"] ** 2 + done["own_bound_stderr"] ** 2) ** 0.5
-    assert len(done["per_window"]) == 24 and V == len(c)
+    assert len(done["per_window"]) == 24
 
 
 # ---- the command ----
