@@ -38,7 +38,8 @@ def run(main: Callable, config: type, about: str) -> None:
 def leave(why: str) -> NoReturn:
     """One line that a terminal can take, and exit code 2."""
     line = "".join(c if c.isprintable() else "?" for c in " ".join(why.split()))
-    print(f"{Path(sys.argv[0]).name}: {line}", file=sys.stderr)
+    program = Path(sys.argv[0])
+    print(f"{program.parent.name if program.name == '__main__.py' else program.name}: {line}", file=sys.stderr)
     sys.exit(2)
 
 

@@ -45,6 +45,8 @@ def nearest(word: str, words) -> str:
 def _read(path: Path) -> bytes:
     """The file's bytes, or a UserError that says what is there instead."""
     try:
+        if path.is_char_device() or path.is_block_device():  # /dev/zero never ends
+            raise UserError(f"{path} is a device: give the path of a text file")
         return path.read_bytes()
     except (FileNotFoundError, NotADirectoryError) as error:
         is_path = path.suffix or len(path.parts) > 1

@@ -5,13 +5,12 @@ from functools import cache, partial
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 
 from microdlm.corpus import Corpus, load_corpus
 from microdlm.errors import UserError
 from microdlm.likelihood import Estimate, cross_entropy_curve, estimate_nelbo
 from microdlm.masking import mask_tokens, stratified
-from microdlm.parallel import rank, ranks
+from microdlm.parallel import agreed, rank, ranks
 from microdlm.runs import ROOT, Run
 from microdlm.state import State, describe
 from microdlm.training import Stopped, train
@@ -69,14 +68,16 @@ def work(job: Job, out: Path, device: str = "cpu", accumulate: int = 1):
 
 
 def opened(folder: Path, asked: dict) -> Run:
-    """The run, new or to go on with. Its first process opens it, and sweeps away what a kill -9 left half written."""
+    """The run, new or to go on with. The first process opens it; if it must not, none of them goes on."""
+    run, why = parts.Onlooker(folder), None
     if rank() == 0:
-        run = Run.open(folder, asked, resume=(folder / "config.json").exists())
-        for torn in folder.glob(".*.part"):
-            torn.unlink()
-    if ranks() > 1:
-        dist.barrier()
-    return run if rank() == 0 else parts.Onlooker(folder)
+        try:
+            run = Run.open(folder, asked, resume=(folder / "config.json").exists())
+        except UserError as e:
+            why = e
+    if agreed(int(why is not None)):
+        raise why or UserError("the first process could not start, and says why")
+    return run
 
 
 def score(model, job: Job, x_0, mask_id: int, c) -> dict:

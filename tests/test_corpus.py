@@ -353,6 +353,7 @@ def test_the_stories_are_to_be_had():
         ("nofile.txt", "no file nofile.txt"),
         ("{tmp}", "is a folder"),
         ("", "is a folder"),
+        ("/dev/zero", "is a device" if os.path.exists("/dev/zero") else "no file"),
         ("{tmp}/fox.txt/x", "no file"),
         ("{tmp}/latin1.txt", r"not UTF-8 text \(byte 3\)"),
         ("{tmp}/empty.txt", "is empty"),

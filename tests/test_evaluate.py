@@ -286,6 +286,7 @@ def test_what_cannot_be_asked_is_one_line_and_exit_code_2(tmp_path):
     command = [sys.executable, "-m", "study", "evaluate", *argv]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "has no finished run" in done.stderr
+    assert done.stderr.startswith("study: ")  # and not __main__.py
     assert not list(tmp_path.iterdir())
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -157,6 +158,24 @@ def test_two_processes_stop_at_one_step_and_one_process_ends_their_run(alone, tm
     assert not (tmp_path / "second").exists()
     list(runner.work(JOB, tmp_path / "first", accumulate=2))
     assert remains(folder) == remains(alone)
+
+
+def test_what_the_first_process_is_refused_ends_the_other_in_one_line_too(alone, tmp_path):
+    """It is refused because the folder has another run; the second does not wait for it, and does not break."""
+    folder = JOB.folder(tmp_path)
+    folder.mkdir(parents=True)
+    shutil.copy(alone / "config.json", folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"preset": "another"}))
+    both = two(tmp_path, tmp_path)
+    try:
+        said = [process.communicate(timeout=240)[1] for process in both]
+    finally:
+        for process in both:
+            process.kill()
+    assert [process.returncode for process in both] == [2, 2]
+    assert "was started with preset" in said[0] and "the first process could not start" in said[1]
+    assert "Traceback" not in "".join(said)
 
 
 def of_rank(agent: int, which: int) -> int:
