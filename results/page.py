@@ -46,20 +46,50 @@ COMMANDS = {  # command: what it writes
     "python -m microdlm.export_web": "web_export.json",
     "python notebooks/build.py": "notebooks.json",
 }
-CORES = """
+CORES_HEAD = """
 ## Not yet run: what two cores can do
 
 | run | command |
 |---|---|
-| what each option of the backbone is worth | `python results/ablations.py` goes on where it was |
-| the rest of the search | `python results/recipes.py` goes on where it was |
-| does what helps a short training help a longer and larger one? | `python results/recipes.py --size small --chars 4096000 --out results/recipes_small.json` |
-| the same of a quality's text | `python results/time_to_quality.py --size small --chars 8192000 --out results/time_to_quality_small.json` |
-| whole training steps against a textbook's; wants a machine that does nothing else | `python results/training_speed.py` |
-| epochs against likelihood on a tenth of the text, as far as 100 | `python results/epochs.py --epochs 10 30 100 --out results/epochs_small.json` |
-| the published budgets; the transformer takes long | `python results/budgets.py mlp`, then `transformer` |
-| what growing costs; wants a machine that does nothing else | `python results/growth.py` |
-"""  # noqa: E501
+"""
+CORES = [  # what, command, what stands here when it is done; it is done when that says that nothing is left
+    (
+        "what each option of the backbone is worth",
+        "`python results/ablations.py` goes on where it was",
+        "ablations.json",
+    ),
+    ("the rest of the search", "`python results/recipes.py` goes on where it was", "recipes.json"),
+    (
+        "does what helps a short training help a longer and larger one?",
+        "`python results/recipes.py --size small --chars 4096000 --out results/recipes_small.json`",
+        "recipes_small.json",
+    ),
+    (
+        "the same of a quality's text",
+        "`python results/time_to_quality.py --size small --chars 8192000 --out results/time_to_quality_small.json`",
+        "time_to_quality_small.json",
+    ),
+    (
+        "whole training steps against a textbook's; wants a machine that does nothing else",
+        "`python results/training_speed.py`",
+        "training_speed.json",
+    ),
+    (
+        "epochs against likelihood on a tenth of the text, as far as 100",
+        "`python results/epochs.py --epochs 10 30 100 --out results/epochs_small.json`",
+        "epochs_small.json",
+    ),
+    (
+        "the published budgets; the transformer takes long",
+        "`python results/budgets.py mlp`, then `transformer`",
+        "budgets.json",
+    ),
+    (
+        "what growing costs; wants a machine that does nothing else",
+        "`python results/growth.py`",
+        "growth.json",
+    ),
+]
 QUEUE_HEAD = """
 ## Not yet run: what wants a GPU
 
@@ -136,7 +166,9 @@ def page() -> str:
     rows = [f"| `{command}` | `{name}` | {state(name)} |" for command, name in COMMANDS.items()]
     measured = [write(n) for name, (part, write) in SECTIONS.items() if part in (n := read(name) or {})]
     queue = [f"| {' | '.join(row)} |" for row in QUEUE]
-    return HEAD + "\n".join([*rows, *measured]) + "\n" + CORES + QUEUE_HEAD + "\n".join(queue) + "\n"
+    left = [f"| {what} | {how} |" for what, how, name in CORES if (found := read(name)) is None or found.get("not_run")]
+    parts = [HEAD, "\n".join([*rows, *measured]), "\n", CORES_HEAD, "\n".join(left), "\n", QUEUE_HEAD, "\n".join(queue)]
+    return "".join([*parts, "\n"])
 
 
 def main(path: Path = PAGE) -> None:

@@ -155,9 +155,15 @@ def speed(numbers: dict) -> str:
         cells = f"{r['chars_per_second']:,.0f} | {r['share_of_peak']:.0%} | {r['ratio']:.2f}"
         spread = f"({r['lowest']:.2f} to {r['highest']:.2f})"
         text.append(f"| {r['kind']}, {r['size']} | {r['precision']} | {r['way']} | {cells} {spread} |")
+    ours = {}
+    for r in numbers["rows"]:
+        if r["way"].startswith("ours"):
+            ours.setdefault(f"{r['precision']}{r['way'].removeprefix('ours')}", []).append(r["ratio"])
+    found = "; ".join(f"{how} × {min(of):.2f} to {max(of):.2f}" for how, of in ours.items())
+    text += [f"\nOurs against the textbook as it is, over models and sizes: {found}."]
     made = numbers["made_by"]
     return "\n".join(
-        [*text, f"\n{made['threads']} threads of an {made['device']}. Numbers: `results/training_speed.json`."]
+        [*text, f"\nCPU threads: {made['threads']}, of an {made['device']}. Numbers: `results/training_speed.json`."]
     )
 
 
