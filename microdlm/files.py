@@ -62,7 +62,10 @@ def read_json(path: Path):
 
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     with atomic(path) as beside:
+        beside.touch()
+        mode = beside.stat().st_mode  # as files are made here; safetensors would let nobody else read it
         save_file({name: x.detach().cpu().contiguous() for name, x in tensors.items()}, beside)
+        beside.chmod(mode)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

@@ -340,3 +340,16 @@ def test_ctrl_c_and_kill_9_cost_no_bit(tmp_path):
     done = [read_json(tmp_path / name / "done.json") for name in ("a run", "never")]
     assert done[0]["best"] == done[1]["best"] < math.inf and done[0]["steps"] == done[1]["steps"] == 30
     assert sorted(p.name for p in run.iterdir()) == sorted(p.name for p in (tmp_path / "never").iterdir())  # no litter
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows knows no modes")
+@pytest.mark.parametrize("mask", [0o022, 0o077])
+def test_tensors_may_be_read_by_whom_other_files_may_be_read(tmp_path, mask):
+    before = os.umask(mask)
+    try:
+        write_json(tmp_path / "a.json", 1)
+        write_tensors(tmp_path / "a.safetensors", {"a": torch.zeros(2)})
+    finally:
+        os.umask(before)
+    modes = {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+    assert modes == {0o666 & ~mask}
