@@ -3,8 +3,8 @@
     python results/growth.py        writes results/growth.json; wants a machine that does nothing else
 
 Every point is measured in a process of its own, so that memory is only its own: how far the process rose above what it
-held before. Along each axis, time is fitted as a·x + b·x² in relative error. Where the two are equal the quadratic
-takes over; counting operations says where that should be.
+held before. Along each axis, time and memory are fitted as c + a·x + b·x², none of them below zero, in relative error.
+Where the linear and the quadratic part are equal the latter takes over; counting operations says where that should be.
 """
 
 import itertools
@@ -20,7 +20,7 @@ from rich.progress import track
 from rich.table import Table
 
 from microdlm import cli
-from microdlm.runs import ROOT, provenance, write_json
+from microdlm.runs import ROOT, provenance, read_json, write_json
 from microdlm.samplers import SAMPLERS
 from microdlm.search import in_counts, left_to_right
 from microdlm.state import State, TrainConfig
@@ -54,6 +54,7 @@ class Config:
     device: str = "auto"
     seed: int = 0
     smoke: bool = False  # three lengths, once: does it run?
+    fit_only: bool = False  # measure nothing: fit what stands in --out anew
     out: Path = ROOT / "results" / "growth.json"
 
 
@@ -117,12 +118,21 @@ def measure(task: str, kind: str, size: Size, cfg: Config, device: str) -> dict:
 
 
 def fit(xs: list[float], ys: list[float]) -> dict:
-    """y = a x + b x², least squares of the relative error; `equal_at` is where both parts are equal."""
+    """y = c + a x + b x², least squares of the relative error, no term below 0: of all choices of terms the best one
+    that keeps to that. `equal_at` is where linear and quadratic part are equal."""
     x, y = torch.tensor(xs, dtype=torch.float64), torch.tensor(ys, dtype=torch.float64)
-    terms = torch.stack([x, x**2], 1) / y[:, None]
-    a, b = torch.linalg.lstsq(terms, torch.ones(len(x), 1, dtype=torch.float64)).solution[:, 0].tolist()
-    wrong = (terms @ torch.tensor([a, b], dtype=torch.float64) - 1).abs().max().item()
-    return {"a": a, "b": b, "equal_at": a / b if a > 0 and b > 0 else None, "largest_error": wrong}
+    terms, best = torch.stack([x**0, x, x**2], 1) / y[:, None], None
+    for use in itertools.product([False, True], repeat=3):
+        if not any(use):
+            continue
+        some = torch.linalg.lstsq(terms[:, use], torch.ones(len(x), 1, dtype=torch.float64)).solution[:, 0]
+        wrong = (terms[:, use] @ some - 1).abs()
+        if some.min() >= 0 and (best is None or wrong.square().sum() < best[0] - 1e-15):
+            cab = torch.zeros(3, dtype=torch.float64)
+            cab[torch.tensor(use)] = some
+            best = wrong.square().sum(), cab.tolist(), wrong.max().item()
+    _, (c, a, b), wrong = best
+    return {"c": c, "a": a, "b": b, "equal_at": a / b if a > 0 and b > 0 else None, "largest_error": wrong}
 
 
 def expected(task: str, kind: str, axis: str) -> float | None:
@@ -152,15 +162,17 @@ def table(fits: list[dict]) -> Table:
     return t
 
 
-def main(cfg: Config) -> None:
-    device, rows = pick_device(cfg.device), []
-    cfg = replace(cfg, turns=1) if cfg.smoke else cfg
-    todo = list(itertools.product(TASKS, WRITES, sizes(cfg)))
+def measured(cfg: Config, device: str) -> list[dict]:
+    rows, todo = [], list(itertools.product(TASKS, WRITES, sizes(cfg)))
     start = get_context("forkserver" if "forkserver" in get_all_start_methods() else "spawn")
     with ProcessPoolExecutor(1, start, max_tasks_per_child=1) as processes:
         for task, kind, (axis, size) in track(todo, "growing", console=console, transient=True):
             found = processes.submit(measure, task, kind, size, cfg, device).result()
             rows.append({"task": task, "kind": kind, "axis": axis, **asdict(size), **found})
+    return rows
+
+
+def fitted(rows: list[dict]) -> list[dict]:
     fits = []
     for task, kind, axis in itertools.product(TASKS, WRITES, AXES):
         mine = [r for r in rows if (r["task"], r["kind"], r["axis"]) == (task, kind, axis)]
@@ -168,9 +180,19 @@ def main(cfg: Config) -> None:
         for of in ("seconds", "mib"):
             whole = [r for r in mine if r[of] > 0]
             fits.append({**what, "of": of, **fit([r[axis] for r in whole], [r[of] for r in whole])})
-    setting = {"turns": cfg.turns, "layers": LAYERS, "head": HEAD, "writes": WRITES, "seed": cfg.seed}
-    write_json(cfg.out, {**setting, "fits": fits, "rows": rows, "made_by": provenance()})
-    console.print(table([f for f in fits if f["of"] == "seconds"]))
+    return fits
+
+
+def main(cfg: Config) -> None:
+    if cfg.fit_only:
+        numbers = read_json(cfg.out) | {"fitted_by": provenance()}
+    else:
+        cfg = replace(cfg, turns=1) if cfg.smoke else cfg
+        numbers = {"turns": cfg.turns, "layers": LAYERS, "head": HEAD, "writes": WRITES, "seed": cfg.seed}
+        numbers |= {"rows": measured(cfg, pick_device(cfg.device)), "made_by": provenance()}
+    numbers["fits"] = fitted(numbers["rows"])
+    write_json(cfg.out, numbers)
+    console.print(table([f for f in numbers["fits"] if f["of"] == "seconds"]))
 
 
 if __name__ == "__main__":

@@ -175,14 +175,15 @@ def growth(numbers: dict) -> str:
             f"""
             {numbers["layers"]} layers, heads of {numbers["head"]}, one thread, float32; 4 texts of 256 characters
             at width 128, and from there along one axis at a time: length L, width D, texts at once B. Time and
-            memory are fitted as a·x + b·x² in relative error. Where both parts are equal the quadratic takes over;
-            counting the operations of the layers puts that at L = 6 D for diffusion and, since half of the
-            attention is not needed, at 12 D for a GPT. Writing: 32 passes for diffusion, one token after the other
-            with a cache for the GPT. Memory is what the process rose by.
+            memory are fitted as c + a·x + b·x², none below zero, in relative error; the table shows which of the
+            three are not. Where a·x and b·x² are equal the quadratic takes over; counting the operations of the
+            layers puts that at L = 6 D for diffusion and, since half of the attention is not needed, at 12 D for a
+            GPT. Writing: 32 passes for diffusion, one token after the other with a cache for the GPT. Memory is what
+            the process rose by.
             """
         ),
-        "| what | model | along | both parts equal at | by operations | fit's largest error | at the largest x |",
-        "|---|---|---|---:|---:|---:|---:|",
+        "| what | model | along | kept | equal at | by operations | fit's largest error | at the largest x |",
+        "|---|---|---|---|---:|---:|---:|---:|",
     ]
     for f in numbers["fits"]:
         mine = [r for r in numbers["rows"] if all(r[k] == f[k] for k in ("task", "kind", "axis"))]
@@ -192,10 +193,12 @@ def growth(numbers: dict) -> str:
             if f["of"] == "seconds"
             else ("memory", f"{largest['mib']:,.0f} MiB")
         )
-        equal = f"{f['equal_at']:,.0f}" if f["equal_at"] else "–"
+        most = largest[f["axis"]]
+        equal = "–" if not f["equal_at"] else f"{f['equal_at']:,.0f}" if f["equal_at"] < most else f"above {most:,}"
         by = f"{f['expected']:,.0f}" if f["expected"] and of == "time" and f["task"] == "training" else ""
-        cells = f"{f['task']}, {of} | {f['kind']} | {f['axis']} | {equal} | {by} | {f['largest_error']:.0%}"
-        text.append(f"| {cells} | {unit} at {f['axis']} = {largest[f['axis']]:,} |")
+        kept = " + ".join(name for name, key in (("c", "c"), ("a·x", "a"), ("b·x²", "b")) if f[key] > 0)
+        cells = f"{f['task']}, {of} | {f['kind']} | {f['axis']} | {kept} | {equal} | {by} | {f['largest_error']:.0%}"
+        text.append(f"| {cells} | {unit} at {f['axis']} = {most:,} |")
     return "\n".join([*text, f"\nNumbers: `results/growth.json`, made by `{numbers['made_by']['command']}`."])
 
 

@@ -19,14 +19,20 @@ def budgets(command):
     return command("budgets")
 
 
-def test_the_fit_finds_where_a_planted_quadratic_takes_over(growth):
+@pytest.mark.parametrize(
+    "c, a, b", [(0, 3e-3, 4e-6), (2, 3e-3, 4e-6), (0, 3e-3, 0), (1, 0, 0), (5, 0, 1e-5), (1, 2e-2, 0)]
+)
+def test_the_fit_finds_what_was_planted(growth, c, a, b):
     xs = [64, 128, 256, 512, 1024]
-    found = growth.fit(xs, [3e-3 * x + 4e-6 * x**2 for x in xs])
-    assert found["equal_at"] == pytest.approx(750) and found["largest_error"] < 1e-9
-    straight = growth.fit(xs, [3e-3 * x for x in xs])
-    assert abs(straight["b"]) < 1e-12
-    constant = growth.fit(xs, [1.0] * len(xs))  # a line through zero cannot say this, and the error tells
-    assert constant["equal_at"] is None and constant["largest_error"] > 0.5
+    found = growth.fit(xs, [c + a * x + b * x**2 for x in xs])
+    assert [found[key] for key in "cab"] == pytest.approx([c, a, b], rel=1e-6, abs=1e-9)
+    assert found["largest_error"] < 1e-9 and (found["equal_at"] is None) == (a * b == 0)
+
+
+def test_the_fit_allows_no_term_below_zero_and_says_how_far_off_that_is(growth):
+    xs = [64, 128, 256, 512, 1024]
+    found = growth.fit(xs, [x**0.5 for x in xs])  # would want b < 0
+    assert found["c"] > 0 and found["a"] > 0 and found["b"] == 0 and 0.1 < found["largest_error"] < 0.5
 
 
 @pytest.mark.parametrize("kind", ["diffusion", "gpt"])
