@@ -124,8 +124,31 @@ def quality(numbers: dict, folder: Path) -> None:
         ax.minorticks_off()
 
 
+def growth(numbers: dict, folder: Path) -> None:
+    """Time against length, as measured and as fitted, and the straight part of the fit."""
+    kinds = {"diffusion": ("diffusion", "o"), "gpt": ("gpt", "s")}
+    with figure(folder / "growth.png", width=8, height=3.6, ncols=2) as (_, axes):
+        for ax, task in zip(axes, ("training", "writing"), strict=True):
+            for kind, (colour, marker) in kinds.items():
+                of = {"task": task, "kind": kind, "axis": "L"}
+                mine = [r for r in numbers["rows"] if of.items() <= r.items()]
+                fit = next(f for f in numbers["fits"] if (of | {"of": "seconds"}).items() <= f.items())
+                x = np.geomspace(mine[0]["L"], mine[-1]["L"], 100)
+                straight = fit["c"] + fit["a"] * x
+                ax.plot(x, straight + fit["b"] * x**2, color=COLOURS[colour], lw=1.5)
+                ax.plot(x, straight, color=COLOURS[colour], lw=1, ls=":")
+                points = [r["L"] for r in mine], [r["seconds"] for r in mine]
+                ax.plot(*points, marker, color=COLOURS[colour], label="GPT" if kind == "gpt" else kind)
+            ticks = sorted({r["L"] for r in numbers["rows"] if r["axis"] == "L"})
+            ax.set(xscale="log", yscale="log", xlabel="length L, characters", title=task, xticks=ticks)
+            ax.set_xticklabels([str(n) for n in ticks], fontsize=9)
+            ax.minorticks_off()
+        axes[0].set_ylabel("seconds (dotted: without b·L²)")
+        axes[0].legend(loc="upper left")
+
+
 def main() -> None:
-    drawings = {"sampling_exact": exact, "sampling_frontier": frontier, "time_to_quality": quality}
+    drawings = {"sampling_exact": exact, "sampling_frontier": frontier, "time_to_quality": quality, "growth": growth}
     for name, draw_all in drawings.items():
         if (path := RESULTS / f"{name}.json").exists():
             draw_all(read_json(path), FIGURES)

@@ -182,9 +182,10 @@ def growth(numbers: dict) -> str:
             the process rose by.
             """
         ),
-        "| what | model | along | kept | equal at | by operations | fit's largest error | at the largest x |",
+        "| what | model | along | terms | equal at | by operations | fit's largest error | at the largest x |",
         "|---|---|---|---|---:|---:|---:|---:|",
     ]
+    over = []
     for f in numbers["fits"]:
         mine = [r for r in numbers["rows"] if all(r[k] == f[k] for k in ("task", "kind", "axis"))]
         largest = max(mine, key=lambda r: r[f["axis"]])
@@ -199,6 +200,10 @@ def growth(numbers: dict) -> str:
         kept = " + ".join(name for name, key in (("c", "c"), ("a·x", "a"), ("b·x²", "b")) if f[key] > 0)
         cells = f"{f['task']}, {of} | {f['kind']} | {f['axis']} | {kept} | {equal} | {by} | {f['largest_error']:.0%}"
         text.append(f"| {cells} | {unit} at {f['axis']} = {most:,} |")
+        if f["equal_at"] and f["equal_at"] < most:
+            over.append(f"{f['task']}, {f['kind']}, {of} from {f['axis']} = {f['equal_at']:,.0f}")
+    text += [f"\nIn what was measured the quadratic takes over in: {'; '.join(over) or 'nothing'}."]
+    text += ["\n![Seconds of a training step and of writing against length, both models](figures/growth.png)"]
     return "\n".join([*text, f"\nNumbers: `results/growth.json`, made by `{numbers['made_by']['command']}`."])
 
 
