@@ -7,7 +7,8 @@ python results/page.py --check    exit with 1 if it is not what the JSON says
 import sys
 from pathlib import Path
 
-from sections import ablations, budgets, epochs, growth, quality, recipes, speed, tales
+from sections import ablations, budgets, epochs, quality, recipes, tales
+from sections_of_costs import growth, speed
 
 from microdlm.runs import ROOT, read_json
 

@@ -1,0 +1,74 @@
+"""Sections of results/README.md about time and memory: what a training step takes, and what growing costs."""
+
+from sections import prose
+
+
+def speed(numbers: dict) -> str:
+    """Our training step beside the textbook's, and beside what the machine could do."""
+    text = [
+        "\n## How fast is a training step?\n",
+        prose(
+            f"""
+            A whole step: batch, masks, loss, gradients, clipping, AdamW. The textbook is torch's own encoder with
+            LayerNorm, learned positions and logits everywhere, in the same shapes, in turns in the same process.
+            The share is of what large matrix products reach here in that precision; counted is only what the task
+            needs. In brackets the lowest and highest of {numbers["turns"]} turns.
+            """
+        ),
+        "| model | precision | way | characters/s | share of the peak | times the textbook |",
+        "|---|---|---|---:|---:|---:|",
+    ]
+    for r in numbers["rows"]:
+        cells = f"{r['chars_per_second']:,.0f} | {r['share_of_peak']:.0%} | {r['ratio']:.2f}"
+        spread = f"({r['lowest']:.2f} to {r['highest']:.2f})"
+        text.append(f"| {r['kind']}, {r['size']} | {r['precision']} | {r['way']} | {cells} {spread} |")
+    ours = {}
+    for r in numbers["rows"]:
+        if r["way"].startswith("ours"):
+            ours.setdefault(f"{r['precision']}{r['way'].removeprefix('ours')}", []).append(r["ratio"])
+    found = "; ".join(f"{how} × {min(of):.2f} to {max(of):.2f}" for how, of in ours.items())
+    text += [f"\nOurs against the textbook as it is, over models and sizes: {found}."]
+    made = numbers["made_by"]
+    return "\n".join(
+        [*text, f"\nCPU threads: {made['threads']}, of an {made['device']}. Numbers: `results/training_speed.json`."]
+    )
+
+
+def growth(numbers: dict) -> str:
+    """Where the quadratic part of each cost takes over."""
+    text = [
+        "\n## What does growing cost?\n",
+        prose(
+            f"""
+            {numbers["layers"]} layers, heads of {numbers["head"]}, one thread, float32; 4 texts of 256 characters
+            at width 128, and from there along one axis at a time: length L, width D, texts at once B. Time and
+            memory are fitted as c + a·x + b·x², none below zero, in relative error; the table shows which of the
+            three are not. Where a·x and b·x² are equal the quadratic takes over; counting the operations of the
+            layers puts that at L = 6 D for diffusion and, since half of the attention is not needed, at 12 D for a
+            GPT. Writing: 32 passes for diffusion, one token after the other with a cache for the GPT. Memory is what
+            the process rose by.
+            """
+        ),
+        "| what | model | along | terms | equal at | by operations | fit's largest error | at the largest x |",
+        "|---|---|---|---|---:|---:|---:|---:|",
+    ]
+    over = []
+    for f in numbers["fits"]:
+        mine = [r for r in numbers["rows"] if all(r[k] == f[k] for k in ("task", "kind", "axis"))]
+        largest = max(mine, key=lambda r: r[f["axis"]])
+        of, unit = (
+            ("time", f"{largest['seconds']:.2f} s")
+            if f["of"] == "seconds"
+            else ("memory", f"{largest['mib']:,.0f} MiB")
+        )
+        most = largest[f["axis"]]
+        equal = "–" if not f["equal_at"] else f"{f['equal_at']:,.0f}" if f["equal_at"] < most else f"above {most:,}"
+        by = f"{f['expected']:,.0f}" if f["expected"] and of == "time" and f["task"] == "training" else ""
+        kept = " + ".join(name for name, key in (("c", "c"), ("a·x", "a"), ("b·x²", "b")) if f[key] > 0)
+        cells = f"{f['task']}, {of} | {f['kind']} | {f['axis']} | {kept} | {equal} | {by} | {f['largest_error']:.0%}"
+        text.append(f"| {cells} | {unit} at {f['axis']} = {most:,} |")
+        if f["equal_at"] and f["equal_at"] < most:
+            over.append(f"{f['task']}, {f['kind']}, {of} from {f['axis']} = {f['equal_at']:,.0f}")
+    text += [f"\nIn what was measured the quadratic takes over in: {'; '.join(over) or 'nothing'}."]
+    text += ["\n![Seconds of a training step and of writing against length, both models](figures/growth.png)"]
+    return "\n".join([*text, f"\nNumbers: `results/growth.json`, made by `{numbers['made_by']['command']}`."])
