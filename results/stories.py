@@ -33,7 +33,9 @@ WAYS = {
 QUESTION = 'Tom looked at the big tree. "Mom, can I climb it?" he asked. His mom said, "'
 MIDDLE = "Lily lost her red ball in the park. She was very sad. {40} Lily was happy again." + END
 
-READS = "Its sentences are mostly sentences; who did what to whom it often forgets."  # as a reader found them
+READS = (  # as a reader found them
+    "Its stories begin, go on and end. Sentences break off; surest first it repeats itself; who did what it forgets."
+)
 
 
 @dataclass(frozen=True)
