@@ -53,8 +53,6 @@ def adamw(model: nn.Module, cfg: TrainConfig, fused: bool) -> list[torch.optim.O
 def muon(model: nn.Module, cfg: TrainConfig, fused: bool) -> list[torch.optim.Optimizer]:
     """The matrices inside the blocks move by Muon (2502.16982), each step nearly orthogonal and as long as AdamW's,
     so one learning rate serves both. Embedding and head, which meet single characters, stay with AdamW."""
-    if not hasattr(torch.optim, "Muon"):
-        raise UserError(f"torch {torch.__version__} has no Muon, 2.9 has: update torch, or train with adamw")
     outside = [p for name, p in model.named_parameters() if not name.startswith("blocks.")]
     how = {"lr": cfg.lr, "weight_decay": cfg.weight_decay, "adjust_lr_fn": "match_rms_adamw"}
     return [torch.optim.Muon(model.blocks.parameters(), **how), _adamw(outside, cfg, fused)]

@@ -137,13 +137,6 @@ def test_muon_turns_the_matrices_inside_the_blocks_and_leaves_the_others_to_adam
         assert not inside or 0.6 < turn.max() / (0.2 * math.sqrt(max(p.shape))) < 1.25, name
 
 
-def test_a_torch_without_muon_says_so_in_one_line(tmp_path, monkeypatch):
-    monkeypatch.delattr(torch.optim, "Muon")
-    with pytest.raises(UserError, match="no Muon") as refused:
-        begin(tmp_path / "run", optimizer="muon")
-    assert "\n" not in str(refused.value)
-
-
 def test_validation_and_the_kept_weights_are_the_average(tmp_path):
     a, judged = begin(tmp_path / "run", ema=0.9), []
 
