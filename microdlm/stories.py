@@ -4,8 +4,8 @@
     tinystories-45m     44.8M    an encoder that needs a GPU; a large download, held in memory whole
     tinystories-142m    141.6M   a DiT: learned positions, told t by adaLN-Zero, averaged. Likewise, and longer
 
-One of the first ships, trained for 12,000 steps: weights/tinystories-diffusion. The large ones have the sizes of systems
-others have published; how well ours learn has not been measured.
+One of the first ships, trained for 12,000 steps: weights/tinystories-diffusion. The large ones have the sizes of
+systems others have published; how well ours learn has not been measured.
 """
 
 from microdlm.state import TrainConfig

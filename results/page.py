@@ -41,6 +41,7 @@ COMMANDS = {  # command: what it writes
     "python -m study run, then analyse": "schedule_study_nano.json",
     "python results/reliability.py": "reliability.json",
     "python results/fuzz.py": "reliability.json",
+    "python results/first_hour.py": "first_hour.json",
     "python results/curve.py": "curve.json",
     "python results/terminal.py": "terminal.json",
     "python results/web.py": "web.json",

@@ -1,4 +1,4 @@
-"""Sections of results/README.md about time and memory: what a training step takes, and what growing costs."""
+"""What is said of time and memory: a training step, growing (results/README.md), a first hour (docs/first_hour.md)."""
 
 from sections import prose
 
@@ -72,3 +72,23 @@ def growth(numbers: dict) -> str:
     text += [f"\nIn what was measured the quadratic takes over in: {'; '.join(over) or 'nothing'}."]
     text += ["\n![Seconds of a training step and of writing against length, both models](figures/growth.png)"]
     return "\n".join([*text, f"\nNumbers: `results/growth.json`, made by `{numbers['made_by']['command']}`."])
+
+
+def first_hour(numbers: dict) -> str:
+    """Each command, what it took, and since the start; below, what the steps claimed."""
+    since = 0.0
+    rows, said = ["| command | seconds | since the start |", "|---|---:|---:|"], ["```"]
+    for row in numbers["rows"]:
+        since += row["seconds"]
+        rows.append(f"| `{row['command']}` | {row['seconds']:,.0f} | {int(since // 60)}:{int(since % 60):02} |")
+        said += [f"$ {row['command']}", *row["claims"]]
+    failed = [row["command"] for row in numbers["rows"] if row["code"]]
+    made = numbers["made_by"]
+    rows += [
+        "",
+        f"Exit code 0 {'in all' if not failed else 'in all but ' + ', '.join(failed)}. {numbers['processors']} cores, "
+        f"{made['device']}, Python {made['python']}; other programs, on average: {numbers['load_before']:.1f} "
+        f"when it began. Numbers: `results/first_hour.json`, made by `{made['command']}`, {made['date'][:10]}.",
+        "",
+    ]
+    return "\n".join([*rows, *said, "```"])

@@ -10,6 +10,8 @@ import re
 import sys
 from pathlib import Path
 
+from sections_of_costs import first_hour
+
 ROOT = Path(__file__).resolve().parents[1]
 LABEL = {"gpt": "GPT", "diffusion": "diffusion"}
 
@@ -217,21 +219,22 @@ def filled(text: str, name: str, table: str) -> str:
     """`text` with what stands between the two marks of `name` replaced."""
     marked = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end {name} -->)", re.DOTALL)
     if not marked.search(text):
-        raise SystemExit(f"README.md has no place for the table {name!r}")
+        raise SystemExit(f"no page has a place for the table {name!r}")
     return marked.sub(lambda m: m[1] + table + "\n" + m[2], text)
 
 
 def pages() -> dict[Path, str]:
     """Every page with measured numbers, as it should read."""
     readme = ROOT / "README.md"
-    text = readme.read_text(encoding="utf-8")
-    text = filled(text, "race", race())
+    text = filled(readme.read_text(encoding="utf-8"), "race", race())
     for name in ("demo", "twins"):
         text = filled(text, name, twins(name))
     for table in (ladder, sampling, speed):
         text = filled(text, table.__name__, table())
-    made = {readme: text, ROOT / "weights/shakespeare-judge/README.md": judge()}
-    return made | {ROOT / f"weights/shakespeare-{kind}/README.md": card(kind) for kind in LABEL}
+    hour = ROOT / "docs" / "first_hour.md"
+    told = filled(hour.read_text(encoding="utf-8"), "first_hour", first_hour(read("first_hour")))
+    cards = {"judge": judge(), **{kind: card(kind) for kind in LABEL}}
+    return {readme: text, hour: told} | {ROOT / f"weights/shakespeare-{n}/README.md": c for n, c in cards.items()}
 
 
 def main() -> None:
