@@ -120,6 +120,26 @@ def test_a_hypothesis_falls_by_what_was_planted_against_it():
     assert report.hypotheses(told({}) | {"seeds": [0]}) == []  # of one seed nothing can be said
 
 
+def test_what_was_expected_of_the_published_grid_is_told_as_it_came():
+    """Planted: own exams that rank as one network's, models that are equal; then another rank, and one model worse."""
+
+    def told(own: dict[str, float], worse: str = "") -> list[str]:
+        arms = [
+            {"schedule": n, "masking": m, "own_exam": own[n] - 0.3 * (m == "clamped"), "nelbo": 1.0 + 0.01 * i}
+            for m in ("uniform", "clamped")
+            for i, n in enumerate(SIX)
+        ]
+        masking = [{"of": f"{n}-clamped", "mean": 0.2, "found": n == worse} for n in SIX]
+        return report.hypotheses({"grid": "published", "seeds": [0, 1], "arms": arms, "effects": {"masking": masking}})
+
+    own = dict(zip(report.EASIEST_FIRST, (2.0, 2.1, 2.31, 2.3, 2.4, 2.7), strict=True))  # two are equal, up to noise
+    uniform, clamped, last = told(own)
+    assert "do: yes. Between best and worst lie 0.700 nats of own exams and 0.050 of the common score" in uniform
+    assert "do: yes" in clamped and "better by its own exam in 6 of 6; by the common score found worse in 0" in last
+    uniform, _, last = told(own | {"sqrt": 1.9}, worse="cosine")
+    assert "do: no, sqrt < clipped_cosine < cosine" in uniform and "found worse in 1" in last
+
+
 def test_intervals_cover_together_what_was_planted():
     truth = {("sqrt", "uniform"): 0.03, ("sigmoid", "entropy"): -0.02}
     missed = 0
