@@ -52,6 +52,7 @@ def forest(ax, effects: list[dict], floor: float, names: list[str]) -> None:
         ax.errorbar(e["mean"], names.index(schedule) + dy, xerr=bar, **look)
     ax.set_yticks(range(len(names)), names)
     ax.set_ylim(len(names) - 0.4, -0.6)
+    ax.locator_params(axis="x", nbins=6)
 
 
 def curves(ax, arms: list[dict]) -> None:
