@@ -39,6 +39,8 @@ COMMANDS = {  # command: what it writes
     "python results/budgets.py": "budgets.json",
     "python results/growth.py": "growth.json",
     "python -m study run, then analyse": "schedule_study_nano.json",
+    "python -m study run --grid published, then analyse": "schedule_study_nano_published.json",
+    "python -m study speed": "data_speed.json",
     "python results/reliability.py": "reliability.json",
     "python results/fuzz.py": "reliability.json",
     "python results/first_hour.py": "first_hour.json",
