@@ -44,6 +44,7 @@ COMMANDS = {  # command: what it writes
     "python results/reliability.py": "reliability.json",
     "python results/fuzz.py": "reliability.json",
     "python results/first_hour.py": "first_hour.json",
+    "python results/suite.py": "suite.json",
     "python results/curve.py": "curve.json",
     "python results/terminal.py": "terminal.json",
     "python results/web.py": "web.json",
