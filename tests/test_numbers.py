@@ -62,9 +62,11 @@ def tables(root: Path, *options: str) -> subprocess.CompletedProcess:
 def project(tmp_path) -> Path:
     """The README and the program that fills it, beside numbers that nobody measured."""
     root = tmp_path / "a copy"
-    (root / "results").mkdir(parents=True)
-    real = ("steps", "sampling_frontier", "sampling_speed", "schedule_study_nano")
-    for name in ("README.md", "results/tables.py", *(f"results/{name}.json" for name in real)):
+    for folder in ("results", "docs"):
+        (root / folder).mkdir(parents=True)
+    pages = ("README.md", "docs/first_hour.md", "results/tables.py", "results/sections_of_costs.py")
+    real = ("steps", "sampling_frontier", "sampling_speed", "schedule_study_nano", "first_hour")
+    for name in (*pages, *(f"results/{name}.json" for name in real)):
         shutil.copy(ROOT / name, root / name)
     (root / "results" / "twins.json").write_text(json.dumps(TWINS))
     (root / "results" / "demo.json").write_text(json.dumps(DEMO))
