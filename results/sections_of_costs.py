@@ -81,14 +81,14 @@ def first_hour(numbers: dict) -> str:
     for row in numbers["rows"]:
         since += row["seconds"]
         rows.append(f"| `{row['command']}` | {row['seconds']:,.0f} | {int(since // 60)}:{int(since % 60):02} |")
-        said += [f"$ {row['command']}", *row["claims"]]
+        said += [f"$ {row['command']}", *(claim.rstrip() for claim in row["claims"])]
     failed = [row["command"] for row in numbers["rows"] if row["code"]]
     made = numbers["made_by"]
     rows += [
         "",
         f"Exit code 0 {'in all' if not failed else 'in all but ' + ', '.join(failed)}. {numbers['processors']} cores, "
-        f"{made['device']}, Python {made['python']}; other programs, on average: {numbers['load_before']:.1f} "
-        f"when it began. Numbers: `results/first_hour.json`, made by `{made['command']}`, {made['date'][:10]}.",
+        f"{made['device']}, Python {made['python']}; the load average before was {numbers['load_before']:.1f}. "
+        f"Numbers: `results/first_hour.json`, made by `{made['command']}`, {made['date'][:10]}.",
         "",
     ]
     return "\n".join([*rows, *said, "```"])

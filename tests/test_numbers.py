@@ -64,7 +64,8 @@ def project(tmp_path) -> Path:
     root = tmp_path / "a copy"
     for folder in ("results", "docs"):
         (root / folder).mkdir(parents=True)
-    pages = ("README.md", "docs/first_hour.md", "results/tables.py", "results/sections_of_costs.py")
+    code = ("results/tables.py", "results/sections.py", "results/sections_of_costs.py")
+    pages = ("README.md", "docs/first_hour.md", *code)
     real = ("steps", "sampling_frontier", "sampling_speed", "schedule_study_nano", "first_hour")
     for name in (*pages, *(f"results/{name}.json" for name in real)):
         shutil.copy(ROOT / name, root / name)
