@@ -20,7 +20,7 @@ from microdlm.corpus import Corpus, load_corpus
 from microdlm.masking import mask_count, mask_tokens, stratified, to_count, uniform
 from microdlm.objectives import count_nelbo, masked_nll
 from microdlm.runs import ROOT
-from microdlm.search import search, trained
+from microdlm.search import ratio_in_counts, search, trained
 from microdlm.state import State, TrainConfig
 from microdlm.training import pick_device
 from microdlm.transformer import Transformer, TransformerConfig
@@ -103,12 +103,6 @@ def count(model, x_0, rng):
     return count_nelbo(*hide(model, x_0, uniform((len(x_0),), x_0.device, rng), rng)).mean()
 
 
-def batch_ratio(model, x_0, rng):
-    """All hidden tokens of the batch alike, so sequences with many of them weigh more: no bound."""
-    nll, is_masked = hide(model, x_0, evenly(x_0, rng), rng)
-    return nll.sum() / is_masked.sum()
-
-
 def in_time(model, x_0, rng):
     """Each token hidden with probability t, t stratified; the weight of the linear schedule is 1/t."""
     t, mask_id = evenly(x_0, rng).clamp(min=1e-3), model.cfg.vocab_size - 1
@@ -139,7 +133,7 @@ QUARTER = math.pi / 2
 OBJECTIVES = {  # objective(model, x_0 (B, L), rng): nats per token
     "count, stratified": proposed(lambda s: s, lambda s: 1.0),
     "count": count,
-    "batch ratio": batch_ratio,
+    "batch ratio": ratio_in_counts,
     "in time": in_time,
     "complementary": complementary,
     "few": proposed(lambda s: 1 - (QUARTER * s).cos(), lambda s: QUARTER * (QUARTER * s).sin()),
