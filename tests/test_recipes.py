@@ -53,7 +53,7 @@ def test_each_objective_is_the_mean_of_the_exact_curve_that_it_should_be(recipes
     for name, value in expected.items():
         mean, error = average(recipes.OBJECTIVES[name], chain)
         assert mean == pytest.approx(value, abs=4 * error), name
-    mean, error = average(recipes.batch_ratio, chain)
+    mean, error = average(recipes.OBJECTIVES["batch ratio"], chain)
     assert mean > bound + 8 * error  # many hidden, hard to name: counted too often
     assert max(c) > min(c) + 0.3  # or all of the above would be the same number
 
