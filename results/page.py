@@ -43,6 +43,7 @@ COMMANDS = {  # command: what it writes
     "python -m study speed": "data_speed.json",
     "python results/reliability.py": "reliability.json",
     "python results/fuzz.py": "reliability.json",
+    "python results/fuzz_guided.py": "reliability.json",
     "python results/first_hour.py": "first_hour.json",
     "python results/suite.py": "suite.json",
     "python results/curve.py": "curve.json",
