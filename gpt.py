@@ -19,13 +19,12 @@ Train on Tiny Shakespeare, half an hour on a laptop; or write at once, with the 
 
 Tell stories by the token, and end them; asked something inside a story, it answers:
 
-    python diffusion.py --train --generate --preset tinystories-quick
+    python diffusion.py --train --generate --film --preset tinystories-quick
     python diffusion.py --generate --preset tinystories-quick --prompt 'Tom asked, "Can I climb it?"'
 
 A run that was stopped, by Ctrl-C or the power, goes on bit for bit: the same command and --resume.
 """
 
-import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -64,6 +63,7 @@ class Config:
     vocab_size: int | None = None  # of bpe, if not the preset's
     out: Path | None = None  # the run's folder; default runs/NAME-DATA-PRESET
     resume: bool = False  # go on with the run in --out, bit for bit
+    film: bool = False  # after training, a GIF of it writing: writing.gif, in the run's folder
     steps: int | None = None  # training steps, if not the preset's
     lr: float | None = None  # peak learning rate, if not the preset's
     dropout: float = 0.0  # share of activations dropped in training
@@ -161,8 +161,7 @@ def train(cfg: Config, folder: Path) -> None:
             lm = LanguageModel(state.weights, corpus.tokenizer)
             terminal.glimpse(write(lm, x := page(lm, cfg), cfg), x, lm.tokenizer)
     run.finish({"steps": state.step, "best": state.best, "parameters": model.num_parameters()})
-    film = shlex.join(["--model", str(folder), "--prompt", read["prompt"], "--save", f"{NAME}.gif"])
-    terminal.console.print(f"To see it write, as a film: python visualize.py one {film}", soft_wrap=True)
+    terminal.film(folder, read["prompt"], cfg.film)
 
 
 def generate(cfg: Config, folder: Path | str) -> None:

@@ -1,7 +1,11 @@
 """What the terminal shows: training as it goes, text as it appears. Colours mean what they mean in the figures."""
 
 import math
+import shlex
+import subprocess
+import sys
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 from jaxtyping import Int
 from rich.console import Console, Group
@@ -29,6 +33,7 @@ STYLES = {  # for rich
     "masked": "dim",
 }
 NEWLINE = "↵"
+VISUALIZE = Path(__file__).resolve().parents[1] / "visualize.py"
 console = Console(highlight=False)
 
 
@@ -142,3 +147,13 @@ def until_end(start: list[int], x: list[int], tokenizer) -> list[int]:
     """x up to the first END that was written, not given."""
     over = (tokenizer.mask_id, tokenizer.end_id)
     return x[: next((i for i, pair in enumerate(zip(start, x, strict=True)) if pair == over), len(x))]
+
+
+def film(folder: Path, prompt: str, now: bool) -> None:
+    """A GIF of the model in `folder` as it writes, beside it: made now, or said how."""
+    words = ["one", "--model", str(folder), "--prompt", prompt, "--save", str(folder / "writing.gif")]
+    if not now:
+        console.print(f"To see it write, as a film: python visualize.py {shlex.join(words)}", soft_wrap=True)
+        return
+    with console.status("making a film"):
+        subprocess.run([sys.executable, VISUALIZE, *words, "--no-animate"], stdout=subprocess.DEVNULL, check=True)

@@ -10,6 +10,7 @@ from types import ModuleType
 
 import pytest
 import torch
+from PIL import Image
 
 from microdlm import cli, terminal
 from microdlm.errors import UserError
@@ -213,10 +214,15 @@ def test_a_learner_of_one_story_tells_it_and_stops(twins, tmp_path, monkeypatch,
     for name, t in twins.items():
         monkeypatch.setitem(t.PRESETS, "nano", (20, dict(n_layer=2, n_head=2, d_model=48), how))
         of = dict(data="tale.txt", tokenizer="bpe", vocab_size=290, prompt="Tom had", num_steps=24, temperature=0.0)
-        t.main(t.Config(train=True, generate=True, **of))
+        t.main(t.Config(train=True, generate=True, film=name == "gpt", **of))
         folder = tmp_path / "runs" / f"{name}-tale-nano"
         out = capsys.readouterr().out
-        assert out.count(f"\n{STORY}\n") >= 1 and f"visualize.py one --model runs/{name}-tale-nano" in out
+        assert out.count(f"\n{STORY}\n") >= 1
+        if name == "gpt":
+            with Image.open(folder / "writing.gif") as gif:
+                assert gif.n_frames > 5
+        else:
+            assert f"visualize.py one --model runs/{name}-tale-nano" in out and not (folder / "writing.gif").exists()
         assert out.rstrip().endswith(STORY)
         lm = load(folder)
         assert lm.tokenizer.has_end and lm.generate(n=2, prompt="Tom had", temperature=0.0) == [STORY] * 2
