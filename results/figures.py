@@ -147,8 +147,24 @@ def growth(numbers: dict, folder: Path) -> None:
         axes[0].legend(loc="upper left")
 
 
+def epochs(numbers: dict, folder: Path) -> None:
+    """Both twins, each with the regulariser that was chosen, against how often they have read the text."""
+    ticks = sorted({r["epochs"] for r in numbers["summary"]})
+    with figure(folder / "epochs.png") as (_, ax):
+        for kind, (marker, name) in {"diffusion": ("o", "diffusion, at most"), "gpt": ("s", "GPT")}.items():
+            mine = sorted((r for r in numbers["summary"] if r["kind"] == kind), key=lambda r: r["epochs"])
+            x, y = [r["epochs"] for r in mine], [r["nats_per_char"] for r in mine]
+            error = [1.96 * r["stderr"] for r in mine]
+            ax.errorbar(x, y, error, marker=marker, color=COLOURS[kind], lw=1.5, capsize=3, label=name)
+        ax.set(xscale="log", xlabel="epochs", ylabel="nats per character", title="How often can a text be read?")
+        ax.set_xticks(ticks, [str(n) for n in ticks])
+        ax.minorticks_off()
+        ax.legend()
+
+
 def main() -> None:
-    drawings = {"sampling_exact": exact, "sampling_frontier": frontier, "time_to_quality": quality, "growth": growth}
+    drawings = {"sampling_exact": exact, "sampling_frontier": frontier, "time_to_quality": quality}
+    drawings |= {"growth": growth, "epochs": epochs}
     for name, draw_all in drawings.items():
         if (path := RESULTS / f"{name}.json").exists():
             draw_all(read_json(path), FIGURES)

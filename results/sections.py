@@ -181,4 +181,5 @@ def epochs(numbers: dict) -> str:
     for r in sorted(numbers["summary"], key=lambda r: (r["epochs"], r["kind"])):
         value = f"{'≤ ' * (r['kind'] == 'diffusion')}{r['nats_per_char']:.3f} ± {r['stderr']:.3f}"
         text.append(f"| {r['epochs']} | {r['kind']} | {value} | {r['regulariser']} | {r['runs']} |")
-    return "\n".join([*text, "\n± is one standard error over seeds, or over windows where one seed has run."])
+    text += ["\n± is one standard error over seeds, or over windows where one seed has run.\n"]
+    return "\n".join([*text, "![Nats per character of both models against epochs](figures/epochs.png)"])
