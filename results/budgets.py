@@ -115,7 +115,8 @@ def main(cfg: Config) -> None:
     rows = [run(name, cfg, corpus) for name in RECIPES]
     mine = {"published": PUBLISHED[cfg.model], "unigram": unigram(corpus), "runs": rows, "made_by": provenance()}
     models = known.get("models", {}) | {cfg.model: mine}
-    write_json(cfg.out, {"batch": B, "length": L, "seed": cfg.seed, "models": models, "made_by": mine["made_by"]})
+    what = {"batch": B, "length": L, "seed": cfg.seed, "not_run": [name for name in MODELS if name not in models]}
+    write_json(cfg.out, {**what, "models": models, "made_by": mine["made_by"]})
     table = Table("recipe", "bound", "exam, as published", "published")
     for r in rows:
         said = f"{PUBLISHED[cfg.model]['held_out']}" if r["recipe"] == "published" else ""

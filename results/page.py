@@ -86,8 +86,8 @@ CORES = [  # what, command, what stands here when it is done; it is done when th
         "epochs_small.json",
     ),
     (
-        "the published budgets; the transformer takes long",
-        "`python results/budgets.py mlp`, then `transformer`",
+        "the published budget of the transformer; takes long",
+        "`python results/budgets.py transformer`",
         "budgets.json",
     ),
     (

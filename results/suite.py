@@ -31,7 +31,7 @@ def order(n: int) -> list[str]:
 
 
 def run(n: int, tests: tuple[str, ...]) -> dict:
-    argv = [sys.executable, "-m", "pytest", "-q", "-n", "auto", "--dist", "loadfile", *order(n), *tests]
+    argv = [sys.executable, "-m", "pytest", "-n", "auto", "--dist", "loadfile", *order(n), *tests]
     start = time.perf_counter()
     done = subprocess.run(argv, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
     said = done.stdout.strip().splitlines()
