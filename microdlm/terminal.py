@@ -24,6 +24,7 @@ from torch import Tensor
 
 from microdlm.colours import COLOURS
 from microdlm.corpus import Corpus
+from microdlm.errors import UserError
 from microdlm.training import Record
 
 STYLES = {  # for rich
@@ -156,4 +157,6 @@ def film(folder: Path, prompt: str, now: bool) -> None:
         console.print(f"To see it write, as a film: python visualize.py {shlex.join(words)}", soft_wrap=True)
         return
     with console.status("making a film"):
-        subprocess.run([sys.executable, VISUALIZE, *words, "--no-animate"], stdout=subprocess.DEVNULL, check=True)
+        done = subprocess.run([sys.executable, VISUALIZE, *words, "--no-animate"], capture_output=True, text=True)
+    if done.returncode:
+        raise UserError(f"{folder} is whole, but its film was not made: {done.stderr.strip().splitlines()[-1]}")

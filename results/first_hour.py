@@ -1,6 +1,6 @@
 """A stranger's first hour, with a stopwatch: clone, environment, and the first steps, in a home folder that is empty.
 
-    python results/first_hour.py    a quarter of an hour, 1.4 GB from the network; writes results/first_hour.json
+    python results/first_hour.py    wants a network and an idle machine; writes results/first_hour.json
 
 The clone is of the last commit, and knows nothing of this environment. docs/first_hour.md is what `make results` makes
 of it, and what a person stumbled over.

@@ -1,7 +1,7 @@
 """Nonsense that looks for its own way: inputs that reach new code are kept and bent further (atheris, by libFuzzer).
 
     pip install -e '.[fuzz]'
-    python results/fuzz_guided.py         five minutes; the section "guided fuzzing" of results/reliability.json
+    python results/fuzz_guided.py         the section "guided fuzzing" of results/reliability.json
 
 Where results/fuzz.py bends sound inputs blindly and gives them to whole commands, this one asks the readers alone, as
 often as it can: a canvas, a vocabulary, a recording, a configuration, a corpus. Only a UserError of one line may come
@@ -10,6 +10,7 @@ out of them. A target is a process of its own, for a fault ends it.
 
 import importlib.util
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -98,7 +99,8 @@ def be(cfg: Config) -> None:
 def attack(name: str, cfg: Config) -> dict:
     """What libFuzzer says of one target in the end."""
     argv = [sys.executable, __file__, "--only", name, "--runs", str(cfg.runs), "--seed", str(cfg.seed)]
-    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True)
+    with tempfile.TemporaryDirectory() as folder:  # of the child's too, which ends without tidying up
+        done = subprocess.run(argv, cwd=ROOT, env=os.environ | {"TMPDIR": folder}, capture_output=True, text=True)
     seen = [int(n) for n in re.findall(r"ft: (\d+)", done.stderr)]
     ran = re.search(r"Done (\d+) runs", done.stderr)
     row = {"inputs": int(ran[1]) if ran else 0, "paths at first": seen[0] if seen else 0, "paths": max(seen, default=0)}

@@ -15,9 +15,11 @@ from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_all_start_methods, get_context
 from pathlib import Path
 
+import numpy as np
 import torch
 from rich.progress import track
 from rich.table import Table
+from scipy.optimize import nnls
 
 from microdlm import cli
 from microdlm.runs import ROOT, provenance, read_json, write_json
@@ -118,21 +120,15 @@ def measure(task: str, kind: str, size: Size, cfg: Config, device: str) -> dict:
 
 
 def fit(xs: list[float], ys: list[float]) -> dict:
-    """y = c + a x + b x², least squares of the relative error, no term below 0: of all choices of terms the best one
-    that keeps to that. `equal_at` is where linear and quadratic part are equal."""
-    x, y = torch.tensor(xs, dtype=torch.float64), torch.tensor(ys, dtype=torch.float64)
-    terms, best = torch.stack([x**0, x, x**2], 1) / y[:, None], None
-    for use in itertools.product([False, True], repeat=3):
-        if not any(use):
-            continue
-        some = torch.linalg.lstsq(terms[:, use], torch.ones(len(x), 1, dtype=torch.float64)).solution[:, 0]
-        wrong = (terms[:, use] @ some - 1).abs()
-        if some.min() >= 0 and (best is None or wrong.square().sum() < best[0] - 1e-15):
-            cab = torch.zeros(3, dtype=torch.float64)
-            cab[torch.tensor(use)] = some
-            best = wrong.square().sum(), cab.tolist(), wrong.max().item()
-    _, (c, a, b), wrong = best
-    return {"c": c, "a": a, "b": b, "equal_at": a / b if a > 0 and b > 0 else None, "largest_error": wrong}
+    """y = c + a x + b x², no term below 0, least squares of the relative error. `equal_at`: where linear and quadratic
+    part are equal."""
+    x = np.array(xs, dtype=float)
+    terms = np.stack([x**0, x, x**2], 1) / np.array(ys)[:, None]
+    scale = terms.max(0)  # x² is a million times x**0
+    found = nnls(terms / scale, np.ones(len(x)))[0]
+    c, a, b = (np.where(found < 1e-9, 0, found) / scale).tolist()  # less than that is rounding
+    wrong = np.abs(terms @ [c, a, b] - 1).max()
+    return {"c": c, "a": a, "b": b, "equal_at": a / b if a > 0 and b > 0 else None, "largest_error": float(wrong)}
 
 
 def expected(task: str, kind: str, axis: str) -> float | None:

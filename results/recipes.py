@@ -1,6 +1,6 @@
 """Which recipe trains a small diffusion model best? One factor at a time around a base, three seeds each.
 
-    python results/recipes.py            an hour on one thread; stopped, it goes on where it was
+    python results/recipes.py            78 trainings; stopped, it goes on where it was
 
 Every run reads as many characters of Tiny Shakespeare, and is scored by the count form of the bound on the same
 held-out windows under the same masks. A variant is compared with the base seed by seed.

@@ -1,6 +1,6 @@
 """The whole suite again and again: is it green every time, in the order of its files and in any other?
 
-    python results/suite.py --times 10    adds runs to results/suite.json; some eight minutes each on two cores
+    python results/suite.py --times 10    adds runs to results/suite.json, which says how long each took
 
 Each is the pytest of `make test`, every other one in a random order. `in_a_row` counts the green ones since the last
 that was not; all stay in the file.
@@ -34,7 +34,7 @@ def run(n: int, tests: tuple[str, ...]) -> dict:
     argv = [sys.executable, "-m", "pytest", "-n", "auto", "--dist", "loadfile", *order(n), *tests]
     start = time.perf_counter()
     done = subprocess.run(argv, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
-    said = done.stdout.strip().splitlines()
+    said = (done.stdout or done.stderr).strip().splitlines()
     red = [line for line in said if line.startswith(("FAILED", "ERROR"))]
     row = {"order": " ".join(order(n)) or "of files", "code": done.returncode, "red": red, "said": said[-1]}
     return row | {"seconds": round(time.perf_counter() - start), "made_by": provenance()}

@@ -85,7 +85,8 @@ def test_a_file_that_does_not_fit_is_refused_in_one_line(asked, spoil):
     job, out, command = asked
     command.run()
     path, corpus = out / "nano" / FILE, runner.text("nano")[0]
-    assert readiness(path.parent, corpus)[1]["by"] == "a table"
+    c, by = readiness(path.parent, corpus)
+    assert by["by"] == "a table" and len(c) == len(corpus.tokenizer) == len(readiness(out / "none", corpus)[0])
     found = json.loads(path.read_text())
     found |= {"corpus": {"corpus": "0"}, "short": {"seen": [1], "nats": [1.0]}}.get(spoil, {})
     if spoil in ("seen", "judge"):
