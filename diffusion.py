@@ -46,7 +46,11 @@ PRESETS = {  # name: (L, sizes of the network, training)
         dict(n_layer=3, n_head=2, d_model=96),
         TrainConfig(steps=4000, batch_size=8, lr=6e-3, optimizer="muon"),
     ),
-    "small": (256, dict(n_layer=4, n_head=4, d_model=128), TrainConfig(steps=8000, batch_size=16)),
+    "small": (
+        256,
+        dict(n_layer=4, n_head=4, d_model=128),
+        TrainConfig(steps=8000, batch_size=16, lr=6e-3, optimizer="muon"),
+    ),
     "full": (256, dict(n_layer=6, n_head=6, d_model=384), TrainConfig(steps=10_000, batch_size=64, lr=1e-3)),
     **stories.PRESETS,
 }
