@@ -154,6 +154,12 @@ def summary(runs: list[dict], cfg: Config) -> list[dict]:
     return rows
 
 
+def left(rows: list[dict], cfg: Config) -> list[str]:
+    """The pairs of model and epochs that have not run with every seed."""
+    done = {(r["kind"], r["epochs"]) for r in rows if r["runs"] == len(cfg.seeds)}
+    return [f"{kind}, {epochs} epochs" for epochs in cfg.epochs for kind in TRIED if (kind, epochs) not in done]
+
+
 def table(rows: list[dict]) -> Table:
     t = Table("model", "epochs", "nats per character", "regulariser", "seeds")
     for r in rows:
@@ -181,7 +187,8 @@ def main(cfg: Config) -> None:
         runs.append(run(kind, epochs, name, seed, cfg, corpus, device) | made)
         console.print(f"{kind}, {epochs} epochs, {name}, seed {seed}: {runs[-1]['nats_per_char']:.4f}")
         setting = {"characters": n, "size": cfg.size, "batch": BATCH, "length": L, "seed": cfg.seeds[0]}
-        write_json(cfg.out, {**setting, "summary": summary(runs, cfg), "runs": runs, **made})
+        rows = summary(runs, cfg)
+        write_json(cfg.out, {**setting, "not_run": left(rows, cfg), "summary": rows, "runs": runs, **made})
 
     for epochs, kind in ((epochs, kind) for epochs in cfg.epochs for kind in TRIED):
         for name in TRIED[kind]:

@@ -59,6 +59,12 @@ def test_the_error_is_over_seeds_where_there_are_some(epochs):
     assert (row["stderr_over"], row["runs"]) == ("seeds", 3)
 
 
+def test_what_is_left_is_every_pair_that_lacks_a_seed(epochs):
+    cfg = epochs.Config(epochs=(10, 30))
+    rows = [{"kind": kind, "epochs": 10, "runs": runs} for kind, runs in (("diffusion", 3), ("gpt", 2))]
+    assert epochs.left(rows, cfg) == ["gpt, 10 epochs", "diffusion, 30 epochs", "gpt, 30 epochs"]
+
+
 def test_a_gpt_with_mask_in_its_vocabulary_is_still_scored_exactly(epochs, network):
     """Its probabilities of the other ids add up to one: those of a GPT that never heard of MASK."""
     net, x_0 = network(causal=True), torch.randint(4, (3, 16), generator=torch.Generator().manual_seed(1))
@@ -93,6 +99,7 @@ def test_epochs_runs_whole_and_goes_on_where_it_was(epochs, tmp_path):
     assert {(r["kind"], r["epochs"]): r["runs"] for r in numbers["summary"]} == {
         (kind, n): 2 for kind in ("diffusion", "gpt") for n in (1, 2)
     }
+    assert numbers["not_run"] == []
     assert len(numbers["runs"]) == 2 * sum(len(tried) + 1 for tried in epochs.TRIED.values())
     out.write_text(json.dumps(numbers | {"runs": numbers["runs"][:-1]}))
     epochs.main(epochs.Config(smoke=True, out=out))
