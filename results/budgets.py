@@ -1,7 +1,9 @@
 """Two published models at the budget of their publication, and ours in the same budget: an MLP, a small transformer.
 
-    python results/budgets.py mlp             stopped, it goes on where it was
-    python results/budgets.py transformer     likewise, and much longer
+    python results/budgets.py mlp                       stopped, it goes on where it was
+    python results/budgets.py transformer --compile     likewise, and hours longer
+
+With --only, one recipe is trained and nothing scored: two processes can share the work, a third then scores.
 
 What was published is the mean over all hidden characters of a batch, each hidden with probability t: text of which much
 is hidden weighs more, so it is no bound. It is measured here as it was there ("exam"), and the bound beside it.
@@ -40,6 +42,8 @@ class Config:
     model: Annotated[str, tyro.conf.Positional] = "mlp"  # mlp or transformer
     windows: int = 435  # held out; all there are
     samples: int = 8  # masks of each
+    only: str | None = None  # published or ours: train it, score nothing
+    compile: bool = False  # torch.compile: a minute to start, then faster
     device: str = "auto"
     seed: int = 0
     smoke: bool = False  # a few steps on built-in text: does it run?
@@ -82,10 +86,10 @@ def exam(model, x_0: Tensor, samples: int) -> Estimate:
 
 
 def run(name: str, cfg: Config, corpus: Corpus) -> dict:
-    """Train by one recipe, from wherever it was left, and score the last weights."""
+    """Train by one recipe, from wherever it was left, and score the last weights, unless training is all."""
     (changes, loss), device = RECIPES[name], training.pick_device(cfg.device)
     steps, V = 3 if cfg.smoke else PUBLISHED[cfg.model]["steps"], len(corpus.tokenizer) + 1
-    how = replace(PLAIN, steps=steps, seed=cfg.seed, checkpoints=20, evals=10, **changes)
+    how = replace(PLAIN, steps=steps, seed=cfg.seed, checkpoints=20, evals=10, compile=cfg.compile, **changes)
     how = replace(how, **RATES[cfg.model]) if name == "ours" else how
     state = State(MODELS[cfg.model](V, torch.Generator().manual_seed(cfg.seed)), how, device)
     folder = cfg.runs / f"{cfg.model}-{name}-{cfg.seed}"
@@ -100,19 +104,25 @@ def run(name: str, cfg: Config, corpus: Corpus) -> dict:
     records = training.train(state, how, loss, corpus.batch, score, going)
     for _ in track(records, f"{cfg.model}, {name}", total=steps - state.step, console=console, transient=True):
         pass
+    if cfg.only:
+        return {}
     bound, graded = score(state.weights.eval(), x_0), exam(state.weights, x_0, cfg.samples)
     curve = [(r["step"], r["val"]) for r in going.metrics() if r["val"]]
     found = {"bound": bound.mean, "bound_stderr": bound.stderr, "exam": graded.mean, "exam_stderr": graded.stderr}
+    found |= {"bfloat16": training.wants_bfloat16(how.precision, device), "compiled": how.compile}
     parameters = sum(p.numel() for p in state.model.parameters())
     return {"recipe": name, "steps": steps, "parameters": parameters, **found, "curve": curve}
 
 
 def main(cfg: Config) -> None:
     cli.one_of(cfg.model, MODELS, "model")
+    cli.one_of(cfg.only or "ours", RECIPES, "--only")
     cfg = replace(cfg, windows=2, samples=2, device="cpu") if cfg.smoke else cfg
     corpus = load_corpus("playlets" if cfg.smoke else "shakespeare", min_length=L)
     known = read_json(cfg.out) if cfg.out.exists() else {}
-    rows = [run(name, cfg, corpus) for name in RECIPES]
+    rows = [run(name, cfg, corpus) for name in RECIPES if cfg.only in (None, name)]
+    if cfg.only:
+        return
     mine = {"published": PUBLISHED[cfg.model], "unigram": unigram(corpus), "runs": rows, "made_by": provenance()}
     models = known.get("models", {}) | {cfg.model: mine}
     what = {"batch": B, "length": L, "seed": cfg.seed, "not_run": [name for name in MODELS if name not in models]}

@@ -84,6 +84,8 @@ def test_every_axis_meets_the_others_in_one_point(growth):
 
 def test_the_budgets_command_trains_scores_and_goes_on(budgets, tmp_path):
     cfg = budgets.Config(smoke=True, runs=tmp_path / "runs", out=tmp_path / "budgets.json")
+    budgets.main(budgets.replace(cfg, only="ours"))
+    assert [folder.name for folder in cfg.runs.iterdir()] == ["mlp-ours-0"] and not cfg.out.exists()
     for model in budgets.MODELS:
         budgets.main(budgets.replace(cfg, model=model))
     kept = json.loads(cfg.out.read_text())
