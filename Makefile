@@ -36,6 +36,7 @@ results: .venv/installed
 
 # In the order in which one is made from the other. Interrupted, the frontier goes on where it was; the rest is short.
 artifacts: web
+	$(BIN)/python -m microdlm.export_web --out results/web_export.json
 	$(BIN)/python -m microdlm.comparison shakespeare-diffusion shakespeare-gpt --out results/twins.json
 	$(BIN)/python results/steps.py 3
 	$(BIN)/python results/sampling_frontier.py

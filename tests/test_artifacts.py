@@ -22,7 +22,7 @@ OF = {  # what `make artifacts` makes: where its JSON says by which commit
 BY = {  # the words of the recipe that make it
     "results/twins.json": "--out results/twins.json",
     "results/steps.json": "results/steps.py 3",
-    "results/web_export.json": "-m microdlm.export_web",
+    "results/web_export.json": "-m microdlm.export_web --out results/web_export.json",
     "results/notebooks.json": "$(MAKE) notebooks",
     "web/frames.json": "--save web/frames.json",
 }
