@@ -55,7 +55,8 @@ def cpu_name() -> str:
     return str(known.get("cpu_name") or platform.processor() or platform.machine())
 
 
-MEASURED = ("*.json", "*.md", "figures", "steps", "terminal")  # written into results/ by commands: it makes no number
+MEASURED = [f"results/{path}" for path in ("*.json", "*.md", "figures", "steps", "terminal")]  # written by commands:
+MEASURED += ["web/frames.json", "web/og.png"]  # they make no number
 
 
 SECRET = re.compile(
@@ -82,7 +83,7 @@ def without_secrets(words: list[str]) -> list[str]:
 def provenance() -> dict:
     """Which code made this number, and where."""
     cuda, commit = torch.cuda.is_available(), git("rev-parse", "HEAD") or None
-    code = ["--", ".", *(f":!results/{path}" for path in MEASURED)]
+    code = ["--", ".", *(f":!{path}" for path in MEASURED)]
     return {
         "commit": commit,
         "uncommitted_changes": bool(git("status", "--porcelain", "--untracked-files=no", *code)) if commit else None,

@@ -146,11 +146,12 @@ def speed() -> str:
         loop = of[writer, batch, "loop"]
         cells.append(f"× {loop['most']:.1f}" if "most" in loop else "")
         rows.append(f"| {writer} | {batch} | {loop['chars_per_second']:,.0f} | {' | '.join(cells)} |")
-    made = numbers["made_by"]
+    made, turns = numbers["made_by"], numbers["turns"]
+    timed = "one turn each" if turns == 1 else f"medians of {turns} turns"
     rows += [
         "",
         f"Texts of {numbers['length']} characters, the shipped weights, top-k {numbers['top_k']}, "
-        f"{made['threads']} CPU threads; medians of {numbers['turns']} turns, one contestant after the other. At most: "
+        f"{made['threads']} CPU threads; {timed}, one contestant after the other. At most: "
         "if each pass of a sampler that always opens something were nothing but its matrix products. Numbers: "
         f"`results/sampling_speed.json`, made by `{made['command']}`.",
     ]

@@ -109,6 +109,22 @@ def test_a_run_says_what_made_it(tmp_path):
     assert {"date", "python", "device", "threads", "uncommitted_changes"} <= set(made)
 
 
+def test_what_commands_write_is_no_change_of_the_code(monkeypatch, tmp_path):
+    """make artifacts writes one thing after the other: none may make the next look as if its code were in no commit."""
+    paths = ["code.py", "results/a.json", "results/figures/a.png", "web/frames.json"]
+    for path in paths:
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text("1")
+    monkeypatch.setattr(runs, "ROOT", tmp_path)
+    who = ("-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false")
+    for words in (["init", "-q"], ["add", "."], [*who, "commit", "-qm", "one"]):
+        assert subprocess.run(["git", "-C", tmp_path, *words]).returncode == 0
+    for path in reversed(paths):
+        assert not provenance()["uncommitted_changes"]
+        (tmp_path / path).write_text("2")
+    assert provenance()["uncommitted_changes"]
+
+
 def test_without_git_a_run_says_that_it_does_not_know(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))  # no such program
     assert git("status") == ""
