@@ -146,12 +146,11 @@ def speed() -> str:
         loop = of[writer, batch, "loop"]
         cells.append(f"× {loop['most']:.1f}" if "most" in loop else "")
         rows.append(f"| {writer} | {batch} | {loop['chars_per_second']:,.0f} | {' | '.join(cells)} |")
-    made, turns = numbers["made_by"], numbers["turns"]
-    timed = "one turn each" if turns == 1 else f"medians of {turns} turns"
+    made, n = numbers["made_by"], numbers["turns"]
     rows += [
         "",
-        f"Texts of {numbers['length']} characters, the shipped weights, top-k {numbers['top_k']}, "
-        f"{made['threads']} CPU threads; {timed}, one contestant after the other. At most: "
+        f"Texts of {numbers['length']} characters, the shipped weights, top-k {numbers['top_k']}, {made['threads']} "
+        f"CPU threads; {f'medians of {n} turns' if n > 1 else 'one turn'}, one contestant after the other. At most: "
         "if each pass of a sampler that always opens something were nothing but its matrix products. Numbers: "
         f"`results/sampling_speed.json`, made by `{made['command']}`.",
     ]
