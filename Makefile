@@ -34,7 +34,8 @@ results: .venv/installed
 	$(BIN)/python results/page.py
 	$(BIN)/python results/figures.py
 
-# In the order in which one is made from the other. Interrupted, the frontier goes on where it was; the rest is short.
+# In the order in which one is made from the other. Wants an idle machine: much of it is timed. The frontier
+# takes longest, and goes on where it was.
 artifacts: web
 	$(BIN)/python -m microdlm.export_web --out results/web_export.json
 	$(BIN)/python -m microdlm.comparison shakespeare-diffusion shakespeare-gpt --out results/twins.json

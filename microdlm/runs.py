@@ -55,9 +55,8 @@ def cpu_name() -> str:
     return str(known.get("cpu_name") or platform.processor() or platform.machine())
 
 
-MEASURED = [f"results/{path}" for path in ("*.json", "*.md", "figures", "steps", "terminal")]  # written by commands:
-MEASURED += ["web/frames.json", "web/og.png"]  # they make no number
-
+WRITTEN = [f"results/{path}" for path in ("*.json", "*.md", "figures", "steps", "terminal")]
+WRITTEN += ["web/frames.json", "web/og.png"]  # all by commands: a change of these makes no other number
 
 SECRET = re.compile(
     r"(?i)\b(?:hf_|gh[opsu]_|github_pat_|glpat-|sk-|xox[abp]-|akia)[\w-]{8,}"  # how they begin
@@ -83,7 +82,7 @@ def without_secrets(words: list[str]) -> list[str]:
 def provenance() -> dict:
     """Which code made this number, and where."""
     cuda, commit = torch.cuda.is_available(), git("rev-parse", "HEAD") or None
-    code = ["--", ".", *(f":!{path}" for path in MEASURED)]
+    code = ["--", ".", *(f":!{path}" for path in WRITTEN)]
     return {
         "commit": commit,
         "uncommitted_changes": bool(git("status", "--porcelain", "--untracked-files=no", *code)) if commit else None,

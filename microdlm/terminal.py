@@ -159,4 +159,5 @@ def film(folder: Path, prompt: str, now: bool) -> None:
     with console.status("making a film"):
         done = subprocess.run([sys.executable, VISUALIZE, *words, "--no-animate"], capture_output=True, text=True)
     if done.returncode:
-        raise UserError(f"{folder} is whole, but its film was not made: {done.stderr.strip().splitlines()[-1]}")
+        why = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise UserError(f"{folder} is whole, but its film was not made: {why[-1]}")

@@ -116,7 +116,8 @@ def run(name: str, cfg: Config, corpus: Corpus) -> dict:
 
 def main(cfg: Config) -> None:
     cli.one_of(cfg.model, MODELS, "model")
-    cli.one_of(cfg.only or "ours", RECIPES, "--only")
+    if cfg.only:
+        cli.one_of(cfg.only, RECIPES, "recipe")
     cfg = replace(cfg, windows=2, samples=2, device="cpu") if cfg.smoke else cfg
     corpus = load_corpus("playlets" if cfg.smoke else "shakespeare", min_length=L)
     known = read_json(cfg.out) if cfg.out.exists() else {}

@@ -1,6 +1,6 @@
 """How fast we write, beside the loop one would write first: same weights, same settings, in turn in one run.
 
-python results/sampling_speed.py            a few minutes; writes results/sampling_speed.json
+python results/sampling_speed.py            wants an idle machine; writes results/sampling_speed.json
 
 The straightforward loop asks for the whole page at every step, then softmax, top-k and multinomial over every position.
 It has no cache, and makes a pass even if nothing opens. Ours draws where something opens, reads only the texts in which

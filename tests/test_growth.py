@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from microdlm.errors import UserError
 from microdlm.transformer import Transformer, TransformerConfig
 
 
@@ -86,6 +87,8 @@ def test_the_budgets_command_trains_scores_and_goes_on(budgets, tmp_path):
     cfg = budgets.Config(smoke=True, runs=tmp_path / "runs", out=tmp_path / "budgets.json")
     budgets.main(budgets.replace(cfg, only="ours"))
     assert [folder.name for folder in cfg.runs.iterdir()] == ["mlp-ours-0"] and not cfg.out.exists()
+    with pytest.raises(UserError, match="unknown recipe 'our'"):
+        budgets.main(budgets.replace(cfg, only="our"))
     for model in budgets.MODELS:
         budgets.main(budgets.replace(cfg, model=model))
     kept = json.loads(cfg.out.read_text())

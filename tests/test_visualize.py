@@ -23,6 +23,8 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from microdlm import cli
+from microdlm import terminal as prints
+from microdlm.errors import UserError
 from microdlm.moments import CLOCKS, ends, instants, moment
 from microdlm.player import SECONDS, Player, play
 from microdlm.recording import Lane, Recording, Step, load_recording
@@ -761,3 +763,12 @@ def test_what_will_not_do_is_one_line_and_code_2(say, asked):
     assert said.code == 2 and not said.out, said
     assert said.err.startswith("visualize.py: ") and said.err.count("\n") == 1 and BAD[asked] in said.err, said.err
     assert sorted(Path().iterdir()) == before
+
+
+@pytest.mark.parametrize("code, why", [("import sys; sys.exit('no\\nscreen')", "screen"), ("exit(3)", "exit code 3")])
+def test_a_film_that_fails_is_one_line_and_says_that_the_run_is_whole(monkeypatch, tmp_path, code, why):
+    (tmp_path / "visualize.py").write_text(code)
+    monkeypatch.setattr(prints, "VISUALIZE", tmp_path / "visualize.py")
+    with pytest.raises(UserError) as stop:
+        prints.film(tmp_path, "O", now=True)
+    assert str(stop.value) == f"{tmp_path} is whole, but its film was not made: {why}"
