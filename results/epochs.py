@@ -2,7 +2,8 @@
 
     python results/epochs.py        a GPU, or days, even on a tenth of the text; stopped, it goes on where it was
 
-Two cores: --size nano --share 0.05 --windows 64 --samples 4 --evals 10 --epochs 10 30 100 300.
+Two cores: --size nano --share 0.05 --windows 64 --samples 4 --evals 10 --epochs 10 30 100 300 --compile, once with
+--only diffusion and once, at the same time, with --only gpt: both write to the same file.
 
 For every number of epochs, each twin tries its regularisers with the first seed. Which is best, and after which step
 a run was best, one half of the held-out windows decides; the number that counts comes from the other half. The best
@@ -16,6 +17,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
+from filelock import FileLock
 from rich.progress import track
 from rich.table import Table
 from torch import Tensor
@@ -70,6 +72,8 @@ class Config:
     windows: int = 128  # held out; the even ones choose, the odd ones count
     samples: int = 16  # masks of each
     seeds: tuple[int, ...] = (0, 1, 2)
+    only: str | None = None  # diffusion or gpt; the other is left to another process
+    compile: bool = False  # torch.compile: a minute to start each run, then faster
     device: str = "auto"
     smoke: bool = False  # a tiny network for a few steps: does it run?
     out: Path = ROOT / "results" / "epochs.json"
@@ -119,6 +123,9 @@ def run(kind: str, epochs: int, name: str, seed: int, cfg: Config, corpus: Corpu
     train = TrainConfig(steps, BATCH, optimizer="muon", lr=lr, weight_decay=how.weight_decay, seed=seed)
     net = TransformerConfig(len(corpus.tokenizer) + 1, L, **sizes, causal=kind == "gpt", dropout=how.dropout)
     state = State(Transformer(net, torch.Generator().manual_seed(seed)), train, device)
+    if cfg.compile:
+        torch.compiler.reset()  # of the run before, whose graphs would count against this one
+        state.model.compile()
     x_0, best, loss, start = corpus.windows(L, cfg.windows).to(device), Best(), loss_of(kind, how), time.perf_counter()
     title = f"{kind}, {epochs} epochs, {name}, seed {seed}"
     for step in track(range(1, steps + 1), title, console=console, transient=True):
@@ -128,7 +135,7 @@ def run(kind: str, epochs: int, name: str, seed: int, cfg: Config, corpus: Corpu
             best.see(step, *both)
     found = {"nats_per_char": best.score.mean, "stderr": best.score.stderr, "chosen_by": best.chosen_by}
     found |= {"best_step": best.step, "steps": steps, "seconds": time.perf_counter() - start, "curve": best.curve}
-    what = {"kind": kind, "epochs": epochs, "regulariser": name, "seed": seed}
+    what = {"kind": kind, "epochs": epochs, "regulariser": name, "seed": seed, "compiled": cfg.compile}
     return {**what, **found, "how": asdict(how)}
 
 
@@ -174,28 +181,34 @@ def small(cfg: Config) -> Config:
 
 def main(cfg: Config) -> None:
     cli.one_of(cfg.size, SIZES, "size")
+    if cfg.only:
+        cli.one_of(cfg.only, TRIED, "model")
     cfg, device = small(cfg) if cfg.smoke else cfg, pick_device(cfg.device)
     corpus = load_corpus("playlets" if cfg.smoke else "shakespeare", min_length=L)
     n = 2 * BATCH * L if cfg.smoke else round(cfg.share * len(corpus.train))
     corpus = replace(corpus, train=corpus.train[:n])
+    setting = {"characters": n, "size": cfg.size, "batch": BATCH, "length": L, "seed": cfg.seeds[0]}
     made = {"made_by": provenance()}
-    runs = read_json(cfg.out)["runs"] if cfg.out.exists() else []
+
+    def known() -> list[dict]:
+        return read_json(cfg.out)["runs"] if cfg.out.exists() else []
 
     def once(kind: str, epochs: int, name: str, seed: int) -> None:
-        if (kind, epochs, name, seed) in {(r["kind"], r["epochs"], r["regulariser"], r["seed"]) for r in runs}:
+        if (kind, epochs, name, seed) in {(r["kind"], r["epochs"], r["regulariser"], r["seed"]) for r in known()}:
             return
-        runs.append(run(kind, epochs, name, seed, cfg, corpus, device) | made)
-        console.print(f"{kind}, {epochs} epochs, {name}, seed {seed}: {runs[-1]['nats_per_char']:.4f}")
-        setting = {"characters": n, "size": cfg.size, "batch": BATCH, "length": L, "seed": cfg.seeds[0]}
-        rows = summary(runs, cfg)
-        write_json(cfg.out, {**setting, "not_run": left(rows, cfg), "summary": rows, "runs": runs, **made})
+        found = run(kind, epochs, name, seed, cfg, corpus, device) | made
+        console.print(f"{kind}, {epochs} epochs, {name}, seed {seed}: {found['nats_per_char']:.4f}")
+        with FileLock(cfg.out.with_suffix(".lock")):  # another process may have added to it meanwhile
+            runs = [*known(), found]
+            rows = summary(runs, cfg)
+            write_json(cfg.out, {**setting, "not_run": left(rows, cfg), "summary": rows, "runs": runs, **made})
 
-    for epochs, kind in ((epochs, kind) for epochs in cfg.epochs for kind in TRIED):
+    for epochs, kind in ((epochs, kind) for epochs in cfg.epochs for kind in TRIED if cfg.only in (None, kind)):
         for name in TRIED[kind]:
             once(kind, epochs, name, cfg.seeds[0])
         for seed in cfg.seeds[1:]:
-            once(kind, epochs, chosen(runs, kind, epochs, cfg.seeds[0]), seed)
-    console.print(table(summary(runs, cfg)))
+            once(kind, epochs, chosen(known(), kind, epochs, cfg.seeds[0]), seed)
+    console.print(table(summary(known(), cfg)))
 
 
 if __name__ == "__main__":

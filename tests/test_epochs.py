@@ -2,12 +2,14 @@
 
 import json
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from microdlm.errors import UserError
 from microdlm.likelihood import Estimate, left_to_right_nll
 from microdlm.objectives import next_token_nll
 from microdlm.transformer import Transformer, TransformerConfig
@@ -106,6 +108,23 @@ def test_epochs_runs_whole_and_goes_on_where_it_was(epochs, tmp_path):
     again = json.loads(out.read_text())["runs"]
     changing = {"seconds": 0, "made_by": 0}
     assert [r | changing for r in again] == [r | changing for r in numbers["runs"]]
+
+
+def test_two_processes_share_one_file(epochs, tmp_path, monkeypatch):
+    """Each trains one model, and writes what the other has added while it trained, too."""
+    out, cfg = tmp_path / "epochs.json", epochs.Config(smoke=True, out=tmp_path / "epochs.json")
+
+    def run(kind, n, name, seed, *_):
+        if (kind, n, name, seed) == ("diffusion", 1, "dropout 0.1", 0):  # in the middle of one the other runs whole
+            epochs.main(replace(cfg, only="gpt"))
+        return some(epochs, kind, name, seed, 2.0, 2.0) | {"epochs": n}
+
+    monkeypatch.setattr(epochs, "run", run)
+    epochs.main(replace(cfg, only="diffusion"))
+    numbers = json.loads(out.read_text())
+    assert numbers["not_run"] == [] and len(numbers["runs"]) == 2 * sum(len(t) + 1 for t in epochs.TRIED.values())
+    with pytest.raises(UserError, match="gtp"):
+        epochs.main(replace(cfg, only="gtp"))
 
 
 # How fast we train
