@@ -115,6 +115,21 @@ def test_the_same_drawing_is_the_same_file(tmp_path):
     assert files[0].read_bytes() == files[2].read_bytes() and b"Date" not in files[1].read_bytes()
 
 
+def test_a_picture_stays_as_it_is_where_only_the_last_shade_would_change(tmp_path):
+    """What another processor rounds otherwise is a 255th of a shade; what somebody measured anew is seen."""
+
+    def drawn(shade: float) -> bytes:
+        with figure(tmp_path / "a.png") as (_, ax):
+            ax.axhspan(0, 1, color=(shade, shade, shade))
+        return (tmp_path / "a.png").read_bytes()
+
+    first = drawn(100 / 255)
+    assert drawn(101 / 255) == first and drawn(99 / 255) == first
+    assert drawn(102 / 255) != first
+    (tmp_path / "a.png").unlink()
+    assert drawn(101 / 255) != first  # it is another picture
+
+
 # ---- the steps themselves ----
 
 
