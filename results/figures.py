@@ -3,6 +3,7 @@
 python results/figures.py
 """
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -105,10 +106,10 @@ def exact(numbers: dict, folder: Path) -> None:
             ax.legend(title="- - right Riemann sum" if value == "nats_lost" else None, title_fontsize=9)
 
 
-def quality(numbers: dict, folder: Path) -> None:
+def quality(numbers: dict, folder: Path, name: str = "time_to_quality") -> None:
     """One curve a recipe, the mean over seeds at each number of characters; ours is a run for each point."""
     axis = {"xlabel": "characters read", "ylabel": "at most, nats per character", "xscale": "log"}
-    with figure(folder / "time_to_quality.png") as (_, ax):
+    with figure(folder / f"{name}.png") as (_, ax):
         for recipe, look in {"plain": (COLOURS["other"], "^", "-"), "ours": (COLOURS["diffusion"], "o", "--")}.items():
             points = [p for run in numbers["runs"] if run["recipe"] == recipe for p in run["points"]]
             x = sorted({p["chars"] for p in points})
@@ -120,7 +121,8 @@ def quality(numbers: dict, folder: Path) -> None:
         ax.axhline(end := numbers["plain_end"]["value"], color="black", lw=1, ls=":", zorder=0)
         ax.annotate("where plain ends", (0.01, end), (0, 4), ("axes fraction", "data"), "offset points", fontsize=9)
         ticks = [numbers["chars"] // n for n in (16, 8, 4, 2, 1)]
-        ax.set(**axis, title="How much text a quality takes", xticks=ticks, xticklabels=[f"{n:,}" for n in ticks])
+        axis["title"] = f"How much text a quality takes at {numbers['size']}"
+        ax.set(**axis, xticks=ticks, xticklabels=[f"{n:,}" for n in ticks])
         ax.minorticks_off()
 
 
@@ -164,6 +166,7 @@ def epochs(numbers: dict, folder: Path) -> None:
 
 def main() -> None:
     drawings = {"sampling_exact": exact, "sampling_frontier": frontier, "time_to_quality": quality}
+    drawings |= {"time_to_quality_small": partial(quality, name="time_to_quality_small")}
     drawings |= {"growth": growth, "epochs": epochs}
     for name, draw_all in drawings.items():
         if (path := RESULTS / f"{name}.json").exists():

@@ -5,6 +5,7 @@ python results/page.py --check    exit with 1 if it is not what the JSON says
 """
 
 import sys
+from functools import partial
 from pathlib import Path
 
 from sections import ablations, budgets, epochs, quality, recipes, tales
@@ -33,6 +34,7 @@ COMMANDS = {  # command: what it writes
     "python results/recipes.py": "recipes.json",
     "python results/ablations.py": "ablations.json",
     "python results/time_to_quality.py": "time_to_quality.json",
+    "python results/time_to_quality.py --size small …": "time_to_quality_small.json",
     "python results/stories.py": "tinystories.json",
     "python results/training_speed.py": "training_speed.json",
     "python results/epochs.py …": "epochs.json",
@@ -72,7 +74,8 @@ CORES = [  # what, command, what stands here when it is done; it is done when th
     ),
     (
         "the same of a quality's text",
-        "`python results/time_to_quality.py --size small --chars 8192000 --out results/time_to_quality_small.json`",
+        "`python results/time_to_quality.py --size small --chars 8192000 --compile"
+        " --out results/time_to_quality_small.json`",
         "time_to_quality_small.json",
     ),
     (
@@ -83,7 +86,7 @@ CORES = [  # what, command, what stands here when it is done; it is done when th
     (
         "epochs against likelihood, as far as 300; goes on where it was",
         "`python results/epochs.py --size nano --share 0.05 --windows 64 --samples 4 --evals 10"
-        " --epochs 10 30 100 300`",
+        " --epochs 10 30 100 300 --compile`",
         "epochs.json",
     ),
     (
@@ -161,6 +164,7 @@ SECTIONS = {
     "recipes.json": ("summary", recipes),
     "ablations.json": ("summary", ablations),
     "time_to_quality.json": ("marks", quality),
+    "time_to_quality_small.json": ("marks", partial(quality, name="time_to_quality_small")),
     "tinystories.json": ("writing", tales),
     "epochs.json": ("summary", epochs),
     "budgets.json": ("models", budgets),

@@ -92,26 +92,26 @@ def tales(numbers: dict) -> str:
     return "\n".join([*text, f"\nNumbers: `results/tinystories.json`, made by `{numbers['made_by']['command']}`."])
 
 
-def quality(numbers: dict) -> str:
+def quality(numbers: dict, name: str = "time_to_quality") -> str:
     """Characters to each mark, plain beside ours, and the factor at the plain recipe's end."""
     rows = [r for r in numbers["marks"] if r["plain"] or r["ours"]]
     times, end = numbers["times_less"], numbers["plain_end"]
     text = [
-        "\n## How much text does a quality take?\n",
-        f"The network is `{numbers['size']}`. The plain recipe: AdamW at a constant 3e-4, each character hidden with "
-        "probability t, the mean over all that is hidden, 16 windows a step. Ours: Muon, counts spread evenly over the "
-        "batch, the same mean, 4 windows a step, warm-up and cosine, a run of its own for each length. Network, text "
-        f"and estimator are the same; {numbers['windows']} held-out windows.\n",
+        f"\n## How much text does a quality take at `{numbers['size']}`?\n",
+        "The plain recipe: AdamW at a constant 3e-4, each character hidden with probability t, the mean over all that "
+        "is hidden, 16 windows a step. Ours: Muon, counts spread evenly over the batch, the same mean, 4 windows a "
+        "step, warm-up and cosine, a run of its own for each length. Network, text and estimator are the same; "
+        f"{numbers['windows']} held-out windows.\n",
         "| nats per character | plain: characters | ours: characters |",
         "|---:|---:|---:|",
         *(f"| ≤ {r['mark']:.1f} | {chars(r['plain'])} | {chars(r['ours'])} |" for r in rows),
         f"\nTo where the plain recipe ends (≤ {end['value']:.3f} ± {end['stderr']:.3f}), ours takes "
         f"{factor(times['chars'])} times fewer characters and {factor(times['flops'])} times fewer operations (Muon "
-        "takes some of its own); ± is one standard error over seeds. That is early: who knows only how frequent each "
-        f"character is stands at {numbers['unigram']:.3f}, and nothing here says how long the lead lasts. Numbers: "
-        f"`results/time_to_quality.json`, made by `{numbers['made_by']['command']}`.",
-        f"\nNot as good: {tried(numbers['runs'])} (one seed).",
-        "\n![Nats per character against characters read, plain and ours](figures/time_to_quality.png)",
+        "takes some of its own); ± is one standard error over seeds. Who knows only how frequent each character is "
+        f"stands at {numbers['unigram']:.3f}; nothing here says how long the lead lasts. Numbers: "
+        f"`results/{name}.json`, made by `{numbers['made_by']['command']}`.",
+        f"\nAlso tried: {tried(numbers['runs'])} (one seed).",
+        f"\n![Nats per character against characters read, plain and ours](figures/{name}.png)",
     ]
     return "\n".join(text)
 

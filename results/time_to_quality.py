@@ -2,6 +2,8 @@
 
     python results/time_to_quality.py       a quarter of an hour on one thread; stopped, it goes on where it was
 
+A larger network: --size small --chars 8192000 --compile --out results/time_to_quality_small.json.
+
 The plain recipe never changes its rate, so every point of its curve counts. Ours brings the rate down to zero, so a
 point of its curve is a run of its own, with a schedule of that length. What is compared is where they are equal.
 """
@@ -45,6 +47,7 @@ class Config:
     windows: int = 64  # held out, for the score
     samples: int = 8  # masks of each
     seeds: tuple[int, ...] = (0, 1, 2)
+    compile: bool = False  # torch.compile: a minute to start each run, then faster
     smoke: bool = False  # a tiny network for a few steps: does it run?
     out: Path = ROOT / "results" / "time_to_quality.json"
 
@@ -65,6 +68,9 @@ def run(recipe: str, chars: int, points: int, seed: int, cfg: Config, corpus: Co
     model = Transformer(TransformerConfig(mask_id + 1, *SIZES[cfg.size]), torch.Generator().manual_seed(seed))
     how = replace(how, steps=max(points, chars // (how.batch_size * (L := model.cfg.seq_len))), seed=seed)
     state, rows = State(model, how, pick_device()), []
+    if cfg.compile:
+        torch.compiler.reset()  # of the run before, whose graphs would count against this one
+        model.compile()
     for step in track(range(1, how.steps + 1), f"{recipe}, {chars:,}, seed {seed}", console=console, transient=True):
         update(state, how, loss, corpus.batch(how.batch_size, L, state.rng).to(state.device))
         if due(step, how.steps, points):
@@ -148,7 +154,9 @@ def main(cfg: Config) -> None:
     for seed, recipe, chars, points in planned(cfg):
         if (recipe, chars, seed) not in {(r["recipe"], r["chars"], r["seed"]) for r in runs}:
             found = run(recipe, chars, points, seed, cfg, corpus)
-            runs.append({"recipe": recipe, "chars": chars, "seed": seed, "points": found, **made})
+            runs.append(
+                {"recipe": recipe, "chars": chars, "seed": seed, "compiled": cfg.compile, "points": found, **made}
+            )
             console.print(f"{recipe}, {chars:,} characters, seed {seed}: ≤ {found[-1]['nelbo']:.4f}")
         whole = [
             s for s in cfg.seeds if sum((r["seed"], r["recipe"] == LARGE) == (s, False) for r in runs) > len(cfg.shares)
