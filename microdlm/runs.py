@@ -91,6 +91,7 @@ def provenance() -> dict:
         "torch": torch.__version__,
         "python": platform.python_version(),
         "device": torch.cuda.get_device_name() if cuda else cpu_name(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),  # a machine's name does not say: AVX2, AVX512, …
         "threads": torch.get_num_threads(),
     }
 

@@ -106,7 +106,7 @@ def test_a_run_says_what_made_it(tmp_path):
     made = run.config["made_by"]
     assert made["commit"] == (git("rev-parse", "HEAD") or None)
     assert made["torch"] == torch.__version__ and made["command"].startswith("python ")
-    assert {"date", "python", "device", "threads", "uncommitted_changes"} <= set(made)
+    assert {"date", "python", "device", "instructions", "threads", "uncommitted_changes"} <= set(made)
 
 
 def test_what_commands_write_is_no_change_of_the_code(monkeypatch, tmp_path):
