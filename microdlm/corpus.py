@@ -9,6 +9,7 @@ so that a model learns where a text is over. Texts of others are fetched, never 
 (torch.Size([4, 64]), torch.Size([8, 64]))
 """
 
+import functools
 import hashlib
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -111,6 +112,7 @@ def _tokenizer(kind: str, text: Text, vocab_size: int) -> TextTokenizer:
     return make[kind]()
 
 
+@functools.lru_cache(1)
 def _playlets(n_chars: int) -> Text:
     """Two seeds: the held-out text is independent of the training text, not its continuation."""
     from microdlm.playlets import Playlets

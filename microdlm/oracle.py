@@ -12,6 +12,7 @@ V symbols including MASK, which is the last id.
 import warnings
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from jaxtyping import Float, Float64, Int, Int64
 from torch import Tensor
@@ -160,16 +161,16 @@ class FiniteStateDenoiser:
     def step(self, state: Int64[Tensor, " n"], rng: torch.Generator) -> Int64[Tensor, " n"]:
         """One move of n independent walkers, by one search for all of them: see _build_ladder."""
         u = torch.rand(state.shape, generator=rng, dtype=torch.float64)
-        rung = torch.searchsorted(self._ladder, state + u, right=True)
-        return self.target[rung.minimum(self._last[state])]
+        rung = np.searchsorted(self._ladder, (state + u).numpy(), side="right")
+        return torch.from_numpy(self._next[np.minimum(rung, self._last[state.numpy()])])
 
     def _build_ladder(self) -> None:
         """Cut [s, s+1) into one rung per successor of state s, as long as it is likely."""
         count = torch.bincount(self.source, minlength=len(self.initial))
-        self._last = count.cumsum(0) - 1
+        last = count.cumsum(0) - 1
         climbed = torch.cat([torch.zeros(1, dtype=torch.float64), self.prob.cumsum(0)])
-        first = (self._last - count + 1)[self.source]
-        self._ladder = self.source + (climbed[1:] - climbed[first])
+        ladder = self.source + (climbed[1:] - climbed[(last - count + 1)[self.source]])
+        self._ladder, self._last, self._next = ladder.numpy(), last.numpy(), self.target.numpy()
 
 
 class MarkovDenoiser(FiniteStateDenoiser):

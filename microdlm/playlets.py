@@ -1,10 +1,9 @@
 """Playlets: the built-in language, endless text of tiny theatre scenes whose entropy is known.
 
-`data/playlets.txt` holds the words and the sentence forms; this file turns them into an automaton, by
-one idea: **a state is what is still to be said.** After "Enter Mi" that is "ra.\\n{act}Exit Mira.\\n\\n";
-where several scripts agree so far, it is all of them with their probabilities. So the states are finite
-in number, each emits one character, and the next character tells the next state. From this one object
-come text, the exact entropy rate, the exact likelihood and the exact denoiser.
+`data/playlets.txt` holds the words and the sentence forms; this file turns them into an automaton, by one idea: **a
+state is what is still to be said.** After "Enter Mi" that is "ra.\\n{act}Exit Mira.\\n\\n"; where several scripts agree
+so far, it is all of them with their probabilities. So the states are finite in number, each emits one character, and
+the next character tells the next state. From this come text, exact entropy rate, exact likelihood and exact denoiser.
 """
 
 import functools
@@ -14,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from microdlm.errors import UserError
@@ -92,13 +92,13 @@ class Playlets:
 
     def _scenes(self, n: int, rng: torch.Generator) -> str:
         """n whole scenes, all written at once, a character of each at a time; one that is over drops out."""
-        writing, state, columns = torch.arange(n), torch.zeros(n, dtype=torch.long), []
-        codes = torch.tensor([ord(c) for c in self.emits], dtype=torch.int32)
+        writing, state, columns = np.arange(n), np.zeros(n, np.int64), []  # mostly few write: torch would take longer
+        codes = np.array([ord(c) for c in self.emits])
         while len(writing):
-            state = self._denoiser.step(state, rng)
-            columns.append(torch.zeros(n, dtype=torch.int32).index_copy_(0, writing, codes[state]))
+            state = self._denoiser.step(torch.from_numpy(state), rng).numpy()
+            columns.append(np.bincount(writing, codes[state], n))  # 0 for those that are over
             writing, state = writing[state != 0], state[state != 0]
-        page = torch.stack(columns, dim=1).numpy()
+        page = np.stack(columns, axis=1)
         return page[page > 0].astype("<u4").tobytes().decode("utf-32-le")
 
 
