@@ -91,6 +91,7 @@ def run(name: str, cfg: Config, corpus: Corpus) -> dict:
     steps, V = 3 if cfg.smoke else PUBLISHED[cfg.model]["steps"], len(corpus.tokenizer) + 1
     how = replace(PLAIN, steps=steps, seed=cfg.seed, checkpoints=20, evals=10, compile=cfg.compile, **changes)
     how = replace(how, **RATES[cfg.model]) if name == "ours" else how
+    how = replace(how, batch_size=4) if cfg.smoke else how
     state = State(MODELS[cfg.model](V, torch.Generator().manual_seed(cfg.seed)), how, device)
     folder = cfg.runs / f"{cfg.model}-{name}-{cfg.seed}"
     asked = {"model": cfg.model, "recipe": name, "training": vars(how), "corpus": corpus.sha256}
