@@ -168,6 +168,18 @@ def test_text_touches_no_global_generator(play):
     assert before.equal(torch.get_rng_state())
 
 
+def test_many_scenes_are_written_as_each_walker_walks(play):
+    """What is written at once, against lists and one walker at a time, who asks for the same moves."""
+    rng, states, scenes = torch.Generator().manual_seed(3), dict.fromkeys(range(40), 0), [""] * 40
+    while states:
+        moved = play.denoiser().step(torch.tensor([*states.values()]), rng).tolist()
+        for walker, state in zip([*states], moved, strict=True):
+            scenes[walker] += play.emits[state]
+            states[walker] = state
+        states = {walker: state for walker, state in states.items() if state != 0}
+    assert play._scenes(40, torch.Generator().manual_seed(3)) == "".join(scenes)
+
+
 def test_text_is_written_fast(play):
     """All scenes at once: a character costs about a hundredth of what it costs in a scene written alone. Asked is a
     thirtieth, in seconds of the processor, so that no slow or busy machine fails."""
