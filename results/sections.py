@@ -1,5 +1,7 @@
 """What results/README.md says of each measurement, from its JSON. Written by `python results/page.py`."""
 
+import math
+
 
 def recipes(numbers: dict) -> str:
     """What helped, what hurt, what did neither clearly, what has not run."""
@@ -181,5 +183,27 @@ def epochs(numbers: dict) -> str:
     for r in sorted(numbers["summary"], key=lambda r: (r["epochs"], r["kind"])):
         value = f"{'≤ ' * (r['kind'] == 'diffusion')}{r['nats_per_char']:.3f} ± {r['stderr']:.3f}"
         text.append(f"| {r['epochs']} | {r['kind']} | {value} | {r['regulariser']} | {r['runs']} |")
-    text += ["\n± is one standard error over seeds, or over windows where one seed has run.\n"]
-    return "\n".join([*text, "![Nats per character of both models against epochs](figures/epochs.png)"])
+    text += [
+        "\n± is one standard error over seeds, or over windows where one seed has run.\n",
+        crossing(numbers["summary"]),
+    ]
+    return "\n".join([*text, "\n![Nats per character of both models against epochs](figures/epochs.png)"])
+
+
+def crossing(rows: list[dict]) -> str:
+    """Where, if anywhere, the diffusion model comes to stand below the GPT, and how sure that is."""
+    of, gaps = {(r["kind"], r["epochs"]): r for r in rows if r["runs"] > 1}, []
+    for n in sorted({n for _, n in of if {("diffusion", n), ("gpt", n)} <= of.keys()}):
+        one, other = of["diffusion", n], of["gpt", n]
+        gaps.append((n, one["nats_per_char"] - other["nats_per_char"], math.hypot(one["stderr"], other["stderr"])))
+    if not gaps:
+        return "Do they cross? No number of epochs has run with several seeds of both."
+    clear = {n: gap > 0 for n, gap, error in gaps if abs(gap) > 2.78 * error}  # Student's t, 95 %, twice three seeds
+    below = next((n for n, above in clear.items() if not above), None)
+    before = [n for n, above in clear.items() if above and (below is None or n < below)]
+    said = ", ".join(f"{gap:+.3f} ± {error:.3f} nats after {n}" for n, gap, error in gaps)
+    verdict = f"no crossing is seen in up to {gaps[-1][0]} epochs; the likelihood itself may be better than its bound"
+    if below:
+        verdict = f"the bound is clearly below the GPT's value after {below} epochs"
+        verdict += f", and clearly above it after {before[-1]}" if before else ", the fewest of which we are sure"
+    return f"Do they cross? The diffusion model's bound less the GPT's value is {said} epochs: {verdict}."

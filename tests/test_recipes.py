@@ -247,6 +247,24 @@ def test_bounds_are_called_bounds_and_exact_values_are_not(page):
     assert text.count("3.31, 3.31") == 1  # what was published stands beside its own recipe only
 
 
+def test_the_crossing_is_stated_with_its_error_and_only_where_it_is_clear(command):
+    crossing, error = command("sections").crossing, {"diffusion": 0.03, "gpt": 0.04}
+
+    def rows(*gaps: float, runs: int = 3) -> list[dict]:
+        """GPT at 2, diffusion off by each gap; the error of a difference is 0.05, so 0.139 is clear."""
+        values = [
+            (n, k, 2 + gap * (k == "diffusion")) for n, gap in zip((10, 30, 90), gaps, strict=False) for k in error
+        ]
+        return [{"epochs": n, "kind": k, "nats_per_char": v, "stderr": error[k], "runs": runs} for n, k, v in values]
+
+    text = crossing(rows(0.5, 0.13, -0.2))
+    assert "+0.500 ± 0.050 nats after 10, +0.130 ± 0.050 nats after 30, -0.200 ± 0.050 nats after 90 epochs" in text
+    assert "clearly below the GPT's value after 90 epochs, and clearly above it after 10." in text
+    assert "no crossing is seen in up to 30 epochs" in crossing(rows(0.5, -0.13))
+    assert "after 10 epochs, the fewest of which we are sure" in crossing(rows(-0.5, 0.1))
+    assert "No number of epochs" in crossing(rows(0.5, runs=1)) and "No number" in crossing([])
+
+
 def test_the_page_says_what_an_option_is_worth(page):
     rows = [row("good", -0.2, True), row("bad", 0.3, True), row("noise", -0.4, False), row("half", -0.9, True, 2)]
     base = {"factor": "base", "variant": "base", "nelbo": 2.3456, "seeds": [0, 1, 2]}
