@@ -192,12 +192,12 @@ def epochs(numbers: dict) -> str:
 
 def crossing(rows: list[dict]) -> str:
     """Where, if anywhere, the diffusion model comes to stand below the GPT, and how sure that is."""
-    of, gaps = {(r["kind"], r["epochs"]): r for r in rows if r["runs"] > 1}, []
+    of, gaps = {(r["kind"], r["epochs"]): r for r in rows if r["runs"] >= 3}, []
     for n in sorted({n for _, n in of if {("diffusion", n), ("gpt", n)} <= of.keys()}):
         one, other = of["diffusion", n], of["gpt", n]
         gaps.append((n, one["nats_per_char"] - other["nats_per_char"], math.hypot(one["stderr"], other["stderr"])))
     if not gaps:
-        return "Do they cross? No number of epochs has run with several seeds of both."
+        return "Do they cross? No number of epochs has run with three seeds of both."
     clear = {n: gap > 0 for n, gap, error in gaps if abs(gap) > 2.78 * error}  # Student's t, 95 %, twice three seeds
     below = next((n for n, above in clear.items() if not above), None)
     before = [n for n, above in clear.items() if above and (below is None or n < below)]

@@ -126,6 +126,9 @@ def test_a_picture_stays_as_it_is_where_only_the_last_shade_would_change(tmp_pat
     first = drawn(100 / 255)
     assert drawn(101 / 255) == first and drawn(99 / 255) == first
     assert drawn(102 / 255) != first
+    for rubbish in (b"", b"not a picture", first[:200]):
+        (tmp_path / "a.png").write_bytes(rubbish)
+        assert drawn(100 / 255) == first
     (tmp_path / "a.png").unlink()
     assert drawn(101 / 255) != first  # it is another picture
 
