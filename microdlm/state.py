@@ -14,6 +14,14 @@ from microdlm.runs import Run
 from microdlm.transformer import TransformerConfig
 
 
+def has_bfloat16(device: str) -> bool:
+    """Whether bfloat16 products are fast there, not merely possible: emulated, they are a hundred times slower."""
+    if device.startswith("cuda"):
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    able = torch.cpu.get_capabilities() if device == "cpu" and hasattr(torch.cpu, "get_capabilities") else {}
+    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """How to train. All of it is in the run's config.json."""
@@ -50,12 +58,39 @@ def adamw(model: nn.Module, cfg: TrainConfig, fused: bool) -> list[torch.optim.O
     return [_adamw(model.parameters(), cfg, fused)]
 
 
+class Muon(torch.optim.Muon):
+    """torch's, which multiplies in bfloat16 everywhere. A processor that only emulates that (most laptops') takes ten
+    times longer for it than in float32, so there the same step is written out in float32."""
+
+    @torch.no_grad()
+    def step(self) -> None:
+        if has_bfloat16(str(self.param_groups[0]["params"][0].device)):
+            return super().step()
+        for group in self.param_groups:
+            for p in (p for p in group["params"] if p.grad is not None):
+                memory = self.state[p].setdefault("momentum_buffer", torch.zeros_like(p))
+                memory.lerp_(p.grad, 1 - group["momentum"])
+                turned = orthogonal(p.grad.lerp(memory, group["momentum"]), group["ns_coefficients"], group["ns_steps"])
+                p.mul_(1 - group["lr"] * group["weight_decay"])
+                p.add_(turned, alpha=-0.2 * math.sqrt(max(p.shape)) * group["lr"])  # as long as AdamW's
+
+
+def orthogonal(x: Tensor, coefficients: tuple[float, float, float], steps: int) -> Tensor:
+    """The matrix x with all its singular values near one, by Newton and Schulz (2502.16982)."""
+    (a, b, c), wide = coefficients, x if x.size(0) <= x.size(1) else x.T
+    wide = wide / wide.norm().clamp(min=1e-7)
+    for _ in range(steps):
+        gram = wide @ wide.T
+        wide = a * wide + (b * gram + c * gram @ gram) @ wide
+    return wide if x.size(0) <= x.size(1) else wide.T
+
+
 def muon(model: nn.Module, cfg: TrainConfig, fused: bool) -> list[torch.optim.Optimizer]:
     """The matrices inside the blocks move by Muon (2502.16982), each step nearly orthogonal and as long as AdamW's,
     so one learning rate serves both. Embedding and head, which meet single characters, stay with AdamW."""
     outside = [p for name, p in model.named_parameters() if not name.startswith("blocks.")]
     how = {"lr": cfg.lr, "weight_decay": cfg.weight_decay, "adjust_lr_fn": "match_rms_adamw"}
-    return [torch.optim.Muon(model.blocks.parameters(), **how), _adamw(outside, cfg, fused)]
+    return [Muon(model.blocks.parameters(), **how), _adamw(outside, cfg, fused)]
 
 
 def _adamw(parameters, cfg: TrainConfig, fused: bool) -> torch.optim.AdamW:

@@ -23,7 +23,7 @@ from microdlm.errors import UserError
 from microdlm.likelihood import Estimate
 from microdlm.parallel import add_up, agreed
 from microdlm.runs import Run
-from microdlm.state import State, TrainConfig
+from microdlm.state import State, TrainConfig, has_bfloat16
 from microdlm.transformer import Transformer
 
 STOP = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
@@ -49,14 +49,6 @@ class Stopped(UserError):
     def __init__(self, what: str, by: int):
         super().__init__(what)
         self.by = by
-
-
-def has_bfloat16(device: str) -> bool:
-    """Whether bfloat16 products are fast there, not merely possible: emulated, they are a hundred times slower."""
-    if device.startswith("cuda"):
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    able = torch.cpu.get_capabilities() if device == "cpu" and hasattr(torch.cpu, "get_capabilities") else {}
-    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
 
 
 def wants_bfloat16(precision: str, device: str) -> bool:

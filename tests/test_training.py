@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from microdlm import masking, objectives, training
+from microdlm import masking, objectives, state, training
 from microdlm.errors import UserError
 from microdlm.likelihood import Estimate, estimate_nelbo
 from microdlm.runs import Run
@@ -121,6 +121,26 @@ def test_the_average_is_the_closed_form(tmp_path):
     for p, w1, w2, w3 in zip(a["state"].weights.parameters(), *seen, strict=True):
         torch.testing.assert_close(p.detach(), 0.81 * w1 + 0.09 * w2 + 0.1 * w3)  # the first step is taken over whole
     assert any((w1 - w3).abs().max() > 1e-3 for w1, _, w3 in zip(*seen, strict=True))
+
+
+def test_muon_in_float32_is_torchs_muon_but_for_the_rounding(monkeypatch):
+    """Ten steps on the same gradients, tall, wide and square: torch's rounds to eight bits on the way."""
+    rng, ways = torch.Generator().manual_seed(0), {}
+    shapes, how = [(24, 8), (8, 24), (16, 16)], {"lr": 0.01, "weight_decay": 0.1, "adjust_lr_fn": "match_rms_adamw"}
+    start, pushes = ([torch.randn(shape, generator=rng) for shape in shapes] for _ in range(2))
+    for fast in (True, False):
+        monkeypatch.setattr(state, "has_bfloat16", lambda device, fast=fast: fast)
+        weights = [torch.nn.Parameter(x.clone()) for x in start]
+        optimizer = state.Muon(weights, **how)
+        for k in range(10):
+            for w, push in zip(weights, pushes, strict=True):
+                w.grad = push * math.cos(k) + push.roll(k, 0)
+            optimizer.step()
+        ways[fast] = [w.detach() for w in weights], {k for w in weights for k in optimizer.state[w]}
+    assert ways[True][1] == ways[False][1] == {"momentum_buffer"}
+    for first, theirs, ours in zip(start, ways[True][0], ways[False][0], strict=True):
+        moved = (theirs - first).norm()
+        assert (ours - theirs).norm() < 0.02 * moved and 0 < (ours - theirs).norm()
 
 
 def test_muon_turns_the_matrices_inside_the_blocks_and_leaves_the_others_to_adamw(tmp_path):
