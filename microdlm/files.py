@@ -1,14 +1,17 @@
 """Files that are whole: written beside and renamed, so that kill -9 or a full disk leaves the old one or the new one,
-never half of one. Tensors and JSON only: nothing that is read here is ever executed. What fails is a UserError."""
+never half of one; and tensors that a disk has changed since are refused. Tensors and JSON only: nothing that is read
+here is ever executed. What fails is a UserError."""
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from microdlm.errors import UserError
@@ -60,18 +63,32 @@ def read_json(path: Path):
         raise UserError(f"{path} is not JSON ({e}): restore it or train again") from None
 
 
+def checksum(tensors: dict[str, Tensor]) -> str:
+    """sha256 of their names, types, shapes and every bit."""
+    digest = hashlib.sha256()
+    for name, x in sorted(tensors.items()):
+        digest.update(f"{name} {x.dtype} {list(x.shape)} ".encode())
+        digest.update(x.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    whole = {name: x.detach().cpu().contiguous() for name, x in tensors.items()}
     with atomic(path) as beside:
         beside.touch()
         mode = beside.stat().st_mode  # as files are made here; safetensors would let nobody else read it
-        save_file({name: x.detach().cpu().contiguous() for name, x in tensors.items()}, beside)
+        save_file(whole, beside, {"checksum": checksum(whole)})
         beside.chmod(mode)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
     try:
-        return load_file(path)
+        with safe_open(path, "pt") as f:
+            known, tensors = f.metadata() or {}, {name: f.get_tensor(name) for name in f.keys()}
     except FileNotFoundError:
         raise UserError(f"{path} is missing: train first, or give another folder") from None
     except (SafetensorError, OSError) as e:
         raise UserError(f"{path} is truncated or not a safetensors file ({e}): restore it or train again") from None
+    if "checksum" in known and checksum(tensors) != known["checksum"]:  # other programs' files have none
+        raise UserError(f"{path} is damaged, its checksum is another: restore it or train again")
+    return tensors

@@ -97,6 +97,26 @@ def test_what_cannot_be_read_is_one_clear_line(tmp_path):
         one_line(refused)
 
 
+def test_not_one_bit_may_change_unseen(tmp_path):
+    """Each bit of a file turned over, one at a time: refused in one line, or nothing that counts has changed."""
+    kept = {"step": torch.tensor(7), "w": torch.tensor([[0.5, -2.0]]), "z": torch.zeros(0)}
+    write_tensors(tmp_path / "x", kept)
+    sound, refused = (tmp_path / "x").read_bytes(), 0
+    for bit in range(8 * len(sound)):
+        (tmp_path / "x").write_bytes(
+            sound[: bit // 8] + bytes([sound[bit // 8] ^ 1 << bit % 8]) + sound[bit // 8 + 1 :]
+        )
+        try:
+            back = read_tensors(tmp_path / "x")
+        except UserError as e:
+            assert "\n" not in str(e) and str(tmp_path / "x") in str(e)
+            refused += 1
+        else:
+            assert back.keys() == kept.keys() and all(torch.equal(back[name], x) for name, x in kept.items())
+    numbers = sum(x.nbytes for x in kept.values())
+    assert refused >= 8 * numbers + 8 * 64  # whatever lies in the numbers or in the checksum itself
+
+
 # A folder is one run
 
 
