@@ -4,6 +4,8 @@ Every number on the card is read: from the model's own configuration, or from wh
 """
 
 import json
+import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,12 +17,14 @@ from microdlm.pretrained import LanguageModel, load
 from microdlm.runs import Run, read_json
 
 CARD = "README.md"
+FOLDERS = re.compile(r"(^|=)(?:~|[A-Za-z]:)?[/\\].*[/\\](?=[^/\\])")  # of a path from the root or from home
 
 
 def push(model: LanguageModel | str | Path, to: str, numbers: str | Path | None = None, private: bool = False) -> str:
     """Make `to`, "owner/name", hold `model`, a folder's or one in memory, in one commit; returns the commit's address.
 
-    `numbers`: a file with held-out scores, written by microdlm.comparison --out. The folder's files go as they are.
+    `numbers`: a file with held-out scores, written by microdlm.comparison --out. The weights go as they are, and the
+    configuration without the folders of this machine.
     UserError, in one line: no such model, numbers of another one, a name or a network that will not do.
     """
     if not NAME.fullmatch(to):
@@ -45,12 +49,19 @@ def files(model: LanguageModel | str | Path, to: str, numbers: Path | None = Non
         lm = load(folder)
         config, weights = with_summary(folder, lm.config), (folder / FILES[1]).read_bytes()
     scored = None if numbers is None else score_of(lm, config, numbers)
-    data = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
     try:
+        if made := config.get("made_by"):
+            config = config | {"made_by": made | {"command": without_folders(made["command"])}}
         page = "\n".join(card(lm, config, to, scored))
     except (KeyError, TypeError, ValueError, AttributeError) as e:
         raise UserError(f"what {model} says of its training cannot be put on a card ({e!r:.60})") from None
+    data = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
     return {FILES[0]: data.encode(), FILES[1]: weights, CARD: page.encode()}
+
+
+def without_folders(command: str) -> str:
+    """A command line as strangers may read it: where a file lay on this machine is nobody's business, its name is."""
+    return shlex.join(FOLDERS.sub(r"\1", word) for word in shlex.split(command))
 
 
 def with_summary(folder: Path, config: dict) -> dict:
@@ -66,7 +77,7 @@ def score_of(lm: LanguageModel, config: dict, path: Path) -> dict:
     numbers = read_json(path)
     try:
         mine = numbers["likelihood"][lm.kind]
-        found = {"windows": numbers["windows"], "command": numbers["made_by"]["command"], **mine}
+        found = {"windows": numbers["windows"], "command": without_folders(numbers["made_by"]["command"]), **mine}
         same = (numbers["corpus"]["sha256"], mine["parameters"]) == (corpus(config), lm.model.num_parameters())
     except (KeyError, TypeError):
         raise UserError(f"{path} holds no scores: make it with python -m microdlm.comparison --out") from None

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import pickle
+import shlex
 import subprocess
 import sys
 import threading
@@ -331,6 +332,28 @@ def test_a_run_s_own_validations_are_on_its_card(hub, folder):
     push(folder, NAME)
     assert "≤ 1.250 ± 0.250 nats per character (an upper bound) after 20 steps" in hub.repos[NAME]["README.md"].decode()
     assert len(json.loads(hub.repos[NAME]["config.json"])["summary"]["validations"]) == 2
+
+
+@pytest.mark.parametrize(
+    "word, kept",
+    [
+        ("--data=/srv/ada/my plays/all.txt", "'--data=all.txt'"),
+        ("/srv/ada/run/", "run/"),
+        ("~/texts/all.txt", "all.txt"),
+        (r"C:\Users\ada\all.txt", "all.txt"),
+        ("runs/here", "runs/here"),
+        ("--lr=3e-3", "--lr=3e-3"),
+        ("/", "/"),
+    ],
+)
+def test_no_card_tells_where_a_file_lay(hub, folder, word, kept):
+    command, config = shlex.join(["python", "diffusion.py", word]), json.loads((folder / "config.json").read_text())
+    made = {"command": command, "commit": "c0ffee", "torch": "2"}
+    write_json(folder / "config.json", config | {"made_by": made})
+    push(folder, NAME)
+    sent = json.loads(hub.repos[NAME]["config.json"])["made_by"]
+    assert shlex.split(sent["command"]) == ["python", "diffusion.py", kept.strip("'")] and sent["commit"] == "c0ffee"
+    assert f"`{sent['command']}`" in hub.repos[NAME]["README.md"].decode()
 
 
 @pytest.mark.parametrize(
