@@ -10,6 +10,7 @@ from pathlib import Path
 
 from sections import ablations, budgets, epochs, quality, recipes, tales
 from sections_of_costs import growth, speed
+from sections_of_trust import promises, suite
 
 from microdlm.runs import ROOT, read_json
 
@@ -170,6 +171,8 @@ SECTIONS = {
     "budgets.json": ("models", budgets),
     "training_speed.json": ("rows", speed),
     "growth.json": ("fits", growth),
+    "reliability.json": ("sections", promises),
+    "suite.json": ("runs", suite),
 }
 
 

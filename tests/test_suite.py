@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from microdlm.runs import ROOT, read_json
+
 
 @pytest.fixture(scope="module")
 def suite(command):
@@ -34,3 +36,27 @@ def test_it_goes_on_where_it_was_and_stops_at_the_first_red_one(suite, tmp_path)
     assert [row["code"] for row in kept["runs"]] == [0, 1] and kept["in_a_row"] == 0
     assert kept["runs"][0]["order"] == "of files" and "random" in kept["runs"][1]["order"]
     assert "test_once" in kept["runs"][1]["red"][0] and "1 failed" in kept["runs"][1]["said"]
+
+
+def test_the_count_that_is_recorded_is_that_of_the_runs(suite):
+    kept = read_json(ROOT / "results" / "suite.json")
+    assert kept["in_a_row"] == suite.in_a_row(kept["runs"])
+    assert all(bool(row["red"]) == bool(row["code"]) for row in kept["runs"])
+
+
+def test_the_page_counts_the_green_ones_at_the_end(command):
+    said, shuffled = "7 passed, 1 skipped, 3 warnings in 9.00s (0:00:09)", "--random-order --random-order-seed=1"
+    runs = [{"code": code, "order": shuffled, "said": said, "seconds": 180} for code in (0, 1, 0, 0)]
+    runs.append({"code": 0, "order": "of files", "said": said, "seconds": 180})
+    text = command("sections_of_trust").suite({"in_a_row": 3, "runs": runs})
+    assert "3 times in a row, 2 of them in a random order" in text and "7 passed, 1 skipped, 3 minutes. All 5" in text
+    assert " 0 of them" in command("sections_of_trust").suite({"in_a_row": 0, "runs": runs[:2]})
+
+
+def test_the_page_tells_well_from_not_well(command):
+    trust = command("sections_of_trust")
+    found = {name: {times: 9, well: 8} for name, (_, times, well) in trust.FAULTS.items() if times != well}
+    found |= {name: {times: 9} for name, (_, times, well) in trust.FAULTS.items() if times == well}
+    found |= {name: {"inputs": 5000, "faults": ["a", "b"], "targets": {"x": {}}} for name in trust.FUZZED}
+    text = trust.promises({"sections": found})
+    assert text.count("| 9 | 8 |") == 4 and text.count("| 5,000 | 4,998 |") == 2

@@ -1,0 +1,46 @@
+"""What is said in results/README.md of faults, of bad input, and of the tests themselves."""
+
+from sections import prose
+
+FAULTS = {  # section of reliability.json -> what was done, how often, how often all was well
+    "kill -9 costs no bit": ("training killed by `kill -9`, then resumed", "killed", "same bits"),
+    "a full disk costs no bit": ("the disk full while training saves, then resumed", "filled up", "same bits"),
+    "a read-only folder is one line": ("a folder that cannot be written", "tried", "one line, exit code 2"),
+    "one process trains in a folder": ("two trainings started at once in one folder", "same bits", "same bits"),
+    "the clock may jump": ("the clock set forth and back while training", "runs", "same bits"),
+}
+FUZZED = {"fuzzing": "blindly", "guided fuzzing": "guided by coverage"}
+
+
+def promises(numbers: dict) -> str:
+    """What was broken on purpose, and what came of it."""
+    found = numbers["sections"]
+    text = [
+        "\n## What breaks it?\n",
+        prose(
+            """
+            Faults at random moments: well is a run whose last weights are the same, bit for bit, as those of a run that
+            was left alone, or, where nothing can go on, one line and exit code 2. Bad input: well is a result, or one
+            line and exit code 2; a traceback, a hang or a lost file is a fault.
+            """
+        ),
+        "| what was done | times | well |",
+        "|---|---:|---:|",
+    ]
+    text += [f"| {what} | {found[name][times]} | {found[name][well]} |" for name, (what, times, well) in FAULTS.items()]
+    for name, how in FUZZED.items():
+        n, targets = found[name]["inputs"], len(found[name]["targets"])
+        text.append(f"| bad input, {how}, to {targets} targets | {n:,} | {n - len(found[name]['faults']):,} |")
+    return "\n".join([*text, "\nNumbers: `results/reliability.json`; each section there names its command."])
+
+
+def suite(numbers: dict) -> str:
+    """How often the whole suite was green in a row."""
+    row, last = numbers["in_a_row"], numbers["runs"][-1]
+    said = ", ".join(part for part in last["said"].split(" in ")[0].split(", ") if "warning" not in part)
+    shuffled = sum("random" in r["order"] for r in numbers["runs"][-row:]) if row else 0
+    return (
+        f"\nThe whole suite, two processes side by side, was green {row} times in a row, {shuffled} of them in a "
+        f"random order, when it was last run again and again: {said}, {last['seconds'] / 60:.0f} "
+        f"minutes. All {len(numbers['runs'])} runs, the red ones with what was red, are in `results/suite.json`."
+    )
