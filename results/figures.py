@@ -150,18 +150,23 @@ def growth(numbers: dict, folder: Path) -> None:
 
 
 def epochs(numbers: dict, folder: Path) -> None:
-    """Both twins, each with the regulariser that was chosen, against how often they have read the text."""
+    """Both twins against how often they have read the text: with the regulariser that was chosen, at their best moment;
+    and with none, at the end."""
     ticks = sorted({r["epochs"] for r in numbers["summary"]})
     with figure(folder / "epochs.png") as (_, ax):
         for kind, (marker, name) in {"diffusion": ("o", "diffusion, at most"), "gpt": ("s", "GPT")}.items():
             mine = sorted((r for r in numbers["summary"] if r["kind"] == kind), key=lambda r: r["epochs"])
             x, y = [r["epochs"] for r in mine], [r["nats_per_char"] for r in mine]
-            error = [1.96 * r["stderr"] for r in mine]
-            ax.errorbar(x, y, error, marker=marker, color=COLOURS[kind], lw=1.5, capsize=3, label=name)
+            look = {"marker": marker, "color": COLOURS[kind], "lw": 1.5}
+            ax.errorbar(x, y, [1.96 * r["stderr"] for r in mine], capsize=3, **look)
+            plain = [r for r in numbers["runs"] if (r["kind"], r["regulariser"], r["seed"]) == (kind, "none", 0)]
+            ends = sorted((r["epochs"], r["curve"][-1][2]) for r in plain if r["epochs"] in x)
+            ax.plot(*zip(*ends, strict=True), ls=":", mfc="none", zorder=0, **look)
+            ax.annotate(name, (x[-1], y[-1]), (8, -3), textcoords="offset points", color=COLOURS[kind])
         ax.set(xscale="log", xlabel="epochs", ylabel="nats per character", title="How often can a text be read?")
         ax.set_xticks(ticks, [str(n) for n in ticks])
         ax.minorticks_off()
-        ax.legend()
+        ax.annotate("dotted: no regulariser, last step", (0.02, 0.03), xycoords="axes fraction", fontsize=9)
 
 
 def main() -> None:

@@ -236,7 +236,9 @@ def test_bounds_are_called_bounds_and_exact_values_are_not(page):
         {"epochs": 10, "kind": kind, "nats_per_char": 1.5, "stderr": 0.01, "regulariser": "none", "runs": 1}
         for kind in ("gpt", "diffusion")
     ]
-    text = page.epochs({"characters": 50_000, "size": "nano", "summary": rows})
+    runs = [r | {"seed": 0, "curve": [[9, 0.0, 1.6]]} for r in rows]
+    text = page.epochs({"characters": 50_000, "size": "nano", "summary": rows, "runs": runs})
+    assert "≤ 1.600 for diffusion and at 1.600 for the GPT" in text
     assert "| 10 | gpt | 1.500 ± 0.010 |" in text and "| 10 | diffusion | ≤ 1.500 ± 0.010 |" in text
     run = {"recipe": "published", "parameters": 371_010, "steps": 5000, "bound": 3.4, "bound_stderr": 0.01}
     run |= {"exam": 3.31, "exam_stderr": 0.001}
@@ -260,9 +262,27 @@ def test_the_crossing_is_stated_with_its_error_and_only_where_it_is_clear(comman
     text = crossing(rows(0.5, 0.13, -0.2))
     assert "+0.500 ± 0.050 nats after 10, +0.130 ± 0.050 nats after 30, -0.200 ± 0.050 nats after 90 epochs" in text
     assert "clearly below the GPT's value after 90 epochs, and clearly above it after 10." in text
+    assert "≤ 1.800 ± 0.030 after 90 epochs against 2.000 ± 0.040 after 10, -0.200 ± 0.050." in text
     assert "no crossing is seen in up to 30 epochs" in crossing(rows(0.5, -0.13))
     assert "after 10 epochs, the fewest of which we are sure" in crossing(rows(-0.5, 0.1))
     assert "No number of epochs" in crossing(rows(0.5, runs=1)) and "No number" in crossing([])
+
+
+def test_what_reading_on_costs_is_the_end_of_the_longest_run_that_nothing_holds_back(command):
+    runs = [
+        {"kind": kind, "epochs": n, "regulariser": how, "seed": seed, "curve": [[1, 0.0, 9.0], [n, 0.0, value]]}
+        for kind, n, how, seed, value in [
+            ("gpt", 10, "none", 0, 2.5),
+            ("gpt", 30, "none", 0, 4.5),
+            ("gpt", 30, "none", 1, 4.7),
+            ("gpt", 30, "both", 0, 2.1),
+            ("diffusion", 10, "none", 0, 3.2),
+            ("diffusion", 30, "none", 0, 2.6),
+            ("diffusion", 100, "none", 0, 2.3),  # the GPT has not read on so long
+        ]
+    ]
+    text = command("sections").unchecked(runs)
+    assert "30 epochs end at ≤ 2.600 for diffusion and at 4.500 for the GPT" in text
 
 
 def test_the_page_says_what_an_option_is_worth(page):
@@ -286,7 +306,7 @@ def test_a_command_without_its_numbers_is_listed_as_not_yet_run(page, monkeypatc
     monkeypatch.undo()
     named = {word for command in page.COMMANDS for word in command.split() if word.endswith(".py")}
     assert all((ROOT / name).exists() for name in named)
-    pages = ("tables", "figures", "page", "sections", "sections_of_costs")
+    pages = ("tables", "figures", "page", "sections", "sections_of_costs", "sections_of_trust")
     commands = {f"results/{path.name}" for path in (ROOT / "results").glob("*.py") if path.stem not in pages}
     here = {name for name in named if name.startswith("results/")}
     assert here == commands
