@@ -162,11 +162,14 @@ def epochs(numbers: dict, folder: Path) -> None:
             plain = [r for r in numbers["runs"] if (r["kind"], r["regulariser"], r["seed"]) == (kind, "none", 0)]
             ends = sorted((r["epochs"], r["curve"][-1][2]) for r in plain if r["epochs"] in x)
             ax.plot(*zip(*ends, strict=True), ls=":", mfc="none", zorder=0, **look)
-            ax.annotate(name, (x[-1], y[-1]), (8, -3), textcoords="offset points", color=COLOURS[kind])
+            ax.annotate(name, (x[0], y[0]), (10, 5), textcoords="offset points", color=COLOURS[kind])
         ax.set(xscale="log", xlabel="epochs", ylabel="nats per character", title="How often can a text be read?")
         ax.set_xticks(ticks, [str(n) for n in ticks])
         ax.minorticks_off()
-        ax.annotate("dotted: no regulariser, last step", (0.02, 0.03), xycoords="axes fraction", fontsize=9)
+        values = [r["nats_per_char"] for r in numbers["summary"]]
+        ax.set_ylim(min(values) - 0.1, max(values) + 0.2)
+        said = f"dotted: no regulariser, last step\n(the GPT's goes on to {ends[-1][1]:.1f})"
+        ax.annotate(said, (0.98, 0.97), xycoords="axes fraction", fontsize=9, ha="right", va="top")
 
 
 def main() -> None:

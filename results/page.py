@@ -8,8 +8,9 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from sections import ablations, budgets, epochs, quality, recipes, tales
+from sections import ablations, budgets, quality, recipes, tales
 from sections_of_costs import growth, speed
+from sections_of_epochs import epochs
 from sections_of_trust import promises, suite
 
 from microdlm.runs import ROOT, read_json

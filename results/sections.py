@@ -1,7 +1,5 @@
 """What results/README.md says of each measurement, from its JSON. Written by `python results/page.py`."""
 
-import math
-
 
 def recipes(numbers: dict) -> str:
     """What helped, what hurt, what did neither clearly, what has not run."""
@@ -162,69 +160,4 @@ def budgets(numbers: dict) -> str:
     floor = next(iter(numbers["models"].values()))["unigram"]
     return "\n".join(
         [*text, f"\nWho knows only how frequent each character is stands at {floor:.4f}: the MLP cannot do better."]
-    )
-
-
-def epochs(numbers: dict) -> str:
-    """Both twins against how often the text was read."""
-    text = [
-        "\n## How often can a text be read?\n",
-        prose(
-            f"""
-            The first {numbers["characters"]:,} characters of Tiny Shakespeare, the networks of `{numbers["size"]}`,
-            Muon. For each number of epochs each twin chooses among its regularisers by half of the held-out
-            windows, and its best moment too; the value comes from the other half. GPT: exact. Diffusion: upper
-            bounds.
-            """
-        ),
-        "| epochs | model | nats per character | chosen | runs |",
-        "|---:|---|---:|---|---:|",
-    ]
-    for r in sorted(numbers["summary"], key=lambda r: (r["epochs"], r["kind"])):
-        value = f"{'≤ ' * (r['kind'] == 'diffusion')}{r['nats_per_char']:.3f} ± {r['stderr']:.3f}"
-        text.append(f"| {r['epochs']} | {r['kind']} | {value} | {r['regulariser']} | {r['runs']} |")
-    text += [
-        "\n± is one standard error over seeds, or over windows where one seed has run.\n",
-        f"{crossing(numbers['summary'])} {unchecked(numbers['runs'])}",
-    ]
-    return "\n".join([*text, "\n![Nats per character of both models against epochs](figures/epochs.png)"])
-
-
-KINDS = ("diffusion", "gpt")
-
-
-def crossing(rows: list[dict]) -> str:
-    """Where, if anywhere, the diffusion model comes to stand below the GPT, and how sure that is."""
-    of, gaps = {(r["kind"], r["epochs"]): r for r in rows if r["runs"] >= 3}, []
-    for n in sorted({n for _, n in of if {("diffusion", n), ("gpt", n)} <= of.keys()}):
-        one, other = of["diffusion", n], of["gpt", n]
-        gaps.append((n, one["nats_per_char"] - other["nats_per_char"], math.hypot(one["stderr"], other["stderr"])))
-    if not gaps:
-        return "Do they cross? No number of epochs has run with three seeds of both."
-    clear = {n: gap > 0 for n, gap, error in gaps if abs(gap) > 2.78 * error}  # Student's t, 95 %, twice three seeds
-    below = next((n for n, above in clear.items() if not above), None)
-    before = [n for n, above in clear.items() if above and (below is None or n < below)]
-    said = ", ".join(f"{gap:+.3f} ± {error:.3f} nats after {n}" for n, gap, error in gaps)
-    verdict = f"no crossing is seen in up to {gaps[-1][0]} epochs; the likelihood itself may be better than its bound"
-    if below:
-        verdict = f"the bound is clearly below the GPT's value after {below} epochs"
-        verdict += f", and clearly above it after {before[-1]}" if before else ", the fewest of which we are sure"
-    best = {kind: min((r["nats_per_char"], r["stderr"], n) for (k, n), r in of.items() if k == kind) for kind in KINDS}
-    (ours, error, n), (other, its_error, its_n) = best.values()
-    at_best = f"≤ {ours:.3f} ± {error:.3f} after {n} epochs against {other:.3f} ± {its_error:.3f} after {its_n}"
-    by = f"{ours - other:+.3f} ± {math.hypot(error, its_error):.3f}"
-    return (
-        f"Do they cross? The diffusion model's bound less the GPT's value is {said} epochs: {verdict}. "
-        f"Nobody has to read a text as often as he may: at their best they stand {at_best}, {by}."
-    )
-
-
-def unchecked(runs: list[dict]) -> str:
-    """What reading on costs whom nothing holds back."""
-    plain = [r for r in runs if r["regulariser"] == "none" and r["seed"] == 0]
-    most = max(set.intersection(*({r["epochs"] for r in plain if r["kind"] == kind} for kind in KINDS)))
-    ours, other = (next(r["curve"][-1][2] for r in plain if (r["kind"], r["epochs"]) == (k, most)) for k in KINDS)
-    return (
-        f"With no regulariser and no early stop, {most} epochs end at ≤ {ours:.3f} for diffusion and at {other:.3f} "
-        "for the GPT (seed 0)."
     )

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from sections_of_costs import first_hour
+from sections_of_epochs import scarce
 
 ROOT = Path(__file__).resolve().parents[1]
 LABEL = {"gpt": "GPT", "diffusion": "diffusion"}
@@ -225,13 +226,12 @@ def filled(text: str, name: str, table: str) -> str:
 
 def pages() -> dict[Path, str]:
     """Every page with measured numbers, as it should read."""
-    readme = ROOT / "README.md"
-    text = filled(readme.read_text(encoding="utf-8"), "race", race())
-    for name in ("demo", "twins"):
-        text = filled(text, name, twins(name))
-    for table in (ladder, sampling, speed):
-        text = filled(text, table.__name__, table())
-    hour = ROOT / "docs" / "first_hour.md"
+    tables = {"race": race(), "demo": twins("demo"), "twins": twins("twins"), "ladder": ladder()}
+    tables |= {"scarce": scarce(read("epochs")), "sampling": sampling(), "speed": speed()}
+    readme, hour = ROOT / "README.md", ROOT / "docs" / "first_hour.md"
+    text = readme.read_text(encoding="utf-8")
+    for name, table in tables.items():
+        text = filled(text, name, table)
     told = filled(hour.read_text(encoding="utf-8"), "first_hour", first_hour(read("first_hour")))
     cards = {"judge": judge(), **{kind: card(kind) for kind in LABEL}}
     return {readme: text, hour: told} | {ROOT / f"weights/shakespeare-{n}/README.md": c for n, c in cards.items()}

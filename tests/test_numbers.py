@@ -64,9 +64,9 @@ def project(tmp_path) -> Path:
     root = tmp_path / "a copy"
     for folder in ("results", "docs"):
         (root / folder).mkdir(parents=True)
-    code = ("results/tables.py", "results/sections.py", "results/sections_of_costs.py")
+    code = [f"results/{name}.py" for name in ("tables", "sections", "sections_of_costs", "sections_of_epochs")]
     pages = ("README.md", "docs/first_hour.md", *code)
-    real = ("steps", "sampling_frontier", "sampling_speed", "schedule_study_nano", "first_hour")
+    real = ("steps", "sampling_frontier", "sampling_speed", "schedule_study_nano", "first_hour", "epochs")
     for name in (*pages, *(f"results/{name}.json" for name in real)):
         shutil.copy(ROOT / name, root / name)
     (root / "results" / "twins.json").write_text(json.dumps(TWINS))

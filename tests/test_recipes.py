@@ -250,7 +250,7 @@ def test_bounds_are_called_bounds_and_exact_values_are_not(page):
 
 
 def test_the_crossing_is_stated_with_its_error_and_only_where_it_is_clear(command):
-    crossing, error = command("sections").crossing, {"diffusion": 0.03, "gpt": 0.04}
+    crossing, error = command("sections_of_epochs").crossing, {"diffusion": 0.03, "gpt": 0.04}
 
     def rows(*gaps: float, runs: int = 3) -> list[dict]:
         """GPT at 2, diffusion off by each gap; the error of a difference is 0.05, so 0.139 is clear."""
@@ -268,6 +268,18 @@ def test_the_crossing_is_stated_with_its_error_and_only_where_it_is_clear(comman
     assert "No number of epochs" in crossing(rows(0.5, runs=1)) and "No number" in crossing([])
 
 
+def test_the_readme_shows_what_has_run_with_three_seeds_and_which_is_a_bound(command):
+    how = {"stderr": 0.01, "runs": 3}
+    rows = [{"kind": k, "epochs": n, "nats_per_char": 2.5, **how} for n in (10, 30, 90) for k in ("gpt", "diffusion")]
+    rows[3]["runs"], rows[4]["runs"] = 2, 1
+    runs = [
+        {"kind": k, "epochs": 9, "regulariser": "none", "seed": 0, "curve": [[9, 0, 3.0]]} for k in ("gpt", "diffusion")
+    ]
+    numbers = {"size": "nano", "characters": 50_000, "summary": rows, "runs": runs, "made_by": {"command": "python x"}}
+    text = command("sections_of_epochs").scarce(numbers)
+    assert text.count("| ≤ 2.500 ± 0.010 | 2.500 ± 0.010 |") == 1 and "| 10 | ≤" in text and "50,000" in text
+
+
 def test_what_reading_on_costs_is_the_end_of_the_longest_run_that_nothing_holds_back(command):
     runs = [
         {"kind": kind, "epochs": n, "regulariser": how, "seed": seed, "curve": [[1, 0.0, 9.0], [n, 0.0, value]]}
@@ -281,7 +293,7 @@ def test_what_reading_on_costs_is_the_end_of_the_longest_run_that_nothing_holds_
             ("diffusion", 100, "none", 0, 2.3),  # the GPT has not read on so long
         ]
     ]
-    text = command("sections").unchecked(runs)
+    text = command("sections_of_epochs").unchecked(runs)
     assert "30 epochs end at ≤ 2.600 for diffusion and at 4.500 for the GPT" in text
 
 
@@ -306,7 +318,8 @@ def test_a_command_without_its_numbers_is_listed_as_not_yet_run(page, monkeypatc
     monkeypatch.undo()
     named = {word for command in page.COMMANDS for word in command.split() if word.endswith(".py")}
     assert all((ROOT / name).exists() for name in named)
-    pages = ("tables", "figures", "page", "sections", "sections_of_costs", "sections_of_trust")
-    commands = {f"results/{path.name}" for path in (ROOT / "results").glob("*.py") if path.stem not in pages}
+    pages = ("tables", "figures", "page", "sections")
+    scripts = [path for path in (ROOT / "results").glob("*.py") if not path.stem.startswith(pages)]
+    commands = {f"results/{path.name}" for path in scripts}
     here = {name for name in named if name.startswith("results/")}
     assert here == commands
