@@ -73,6 +73,7 @@ class Config:
     samples: int = 16  # masks of each
     seeds: tuple[int, ...] = (0, 1, 2)
     only: str | None = None  # diffusion or gpt; the other is left to another process
+    tries: tuple[str, ...] = ()  # these regularisers only, with every seed; the others are left to another process
     compile: bool = False  # torch.compile: a minute to start each run, then faster
     device: str = "auto"
     smoke: bool = False  # a tiny network for a few steps: does it run?
@@ -183,6 +184,8 @@ def main(cfg: Config) -> None:
     cli.one_of(cfg.size, SIZES, "size")
     if cfg.only:
         cli.one_of(cfg.only, TRIED, "model")
+    for name in cfg.tries:
+        cli.one_of(name, TRIED[cfg.only or "diffusion"], "regulariser")
     cfg, device = small(cfg) if cfg.smoke else cfg, pick_device(cfg.device)
     corpus = load_corpus("playlets" if cfg.smoke else "shakespeare", min_length=L)
     n = 2 * BATCH * L if cfg.smoke else round(cfg.share * len(corpus.train))
@@ -198,16 +201,21 @@ def main(cfg: Config) -> None:
             return
         found = run(kind, epochs, name, seed, cfg, corpus, device) | made
         console.print(f"{kind}, {epochs} epochs, {name}, seed {seed}: {found['nats_per_char']:.4f}")
+        keep(found)
+
+    def keep(*found: dict) -> None:
         with FileLock(cfg.out.with_suffix(".lock")):  # another process may have added to it meanwhile
-            runs = [*known(), found]
+            runs = [*known(), *found]
             rows = summary(runs, cfg)
             write_json(cfg.out, {**setting, "not_run": left(rows, cfg), "summary": rows, "runs": runs, **made})
 
     for epochs, kind in ((epochs, kind) for epochs in cfg.epochs for kind in TRIED if cfg.only in (None, kind)):
-        for name in TRIED[kind]:
+        for name in cfg.tries or TRIED[kind]:
             once(kind, epochs, name, cfg.seeds[0])
         for seed in cfg.seeds[1:]:
-            once(kind, epochs, chosen(known(), kind, epochs, cfg.seeds[0]), seed)
+            for name in cfg.tries or [chosen(known(), kind, epochs, cfg.seeds[0])]:
+                once(kind, epochs, name, seed)
+    keep()  # whoever ends last has the last word on what is left
     console.print(table(summary(known(), cfg)))
 
 

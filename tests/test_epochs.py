@@ -127,6 +127,26 @@ def test_two_processes_share_one_file(epochs, tmp_path, monkeypatch):
         epochs.main(replace(cfg, only="gtp"))
 
 
+def test_a_process_may_take_some_regularisers_over(epochs, tmp_path, monkeypatch):
+    """Each with every seed that it is given; whoever comes after does what is left, and counts all."""
+    out, asked = tmp_path / "epochs.json", []
+
+    def run(kind, n, name, seed, *_):
+        asked.append((kind, n, name, seed))
+        return some(epochs, kind, name, seed, 2.0 - (name == "both"), 2.0) | {"epochs": n}
+
+    monkeypatch.setattr(epochs, "run", run)
+    cfg = epochs.Config(smoke=True, out=out, only="gpt")
+    epochs.main(replace(cfg, tries=("both", "none")))
+    assert asked == [("gpt", n, name, seed) for n in (1, 2) for seed in (0, 1) for name in ("both", "none")]
+    epochs.main(cfg)
+    assert len(asked) == len(set(asked)) == 2 * (len(epochs.TRIED["gpt"]) + 2)  # "both" is best, and has run
+    rows = json.loads(out.read_text())["summary"]
+    assert [(r["regulariser"], r["runs"]) for r in rows] == [("both", 2)] * 2
+    with pytest.raises(UserError, match="regulariser"):
+        epochs.main(replace(cfg, tries=("bot",)))
+
+
 # How fast we train
 
 
