@@ -46,7 +46,9 @@ def crossing(rows: list[dict]) -> str:
     before = [n for n, above in clear.items() if above and (below is None or n < below)]
     said = ", ".join(f"{gap:+.3f} ± {error:.3f} nats after {n}" for n, gap, error in gaps)
     verdict = f"no crossing is seen in up to {gaps[-1][0]} epochs; the likelihood itself may be better than its bound"
-    if below:
+    if before and gaps[-1][0] not in clear and not below:
+        verdict = f"the bound is clearly above it up to {before[-1]}; after {gaps[-1][0]} the two cannot be told apart"
+    elif below:
         verdict = f"the bound is clearly below the GPT's value after {below} epochs"
         verdict += f", and clearly above it after {before[-1]}" if before else ", the fewest of which we are sure"
     best = {kind: min((r["nats_per_char"], r["stderr"], n) for (k, n), r in of.items() if k == kind) for kind in KINDS}

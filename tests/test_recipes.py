@@ -263,7 +263,9 @@ def test_the_crossing_is_stated_with_its_error_and_only_where_it_is_clear(comman
     assert "+0.500 ± 0.050 nats after 10, +0.130 ± 0.050 nats after 30, -0.200 ± 0.050 nats after 90 epochs" in text
     assert "clearly below the GPT's value after 90 epochs, and clearly above it after 10." in text
     assert "≤ 1.800 ± 0.030 after 90 epochs against 2.000 ± 0.040 after 10, -0.200 ± 0.050." in text
-    assert "no crossing is seen in up to 30 epochs" in crossing(rows(0.5, -0.13))
+    assert "clearly above it up to 10; after 30 the two cannot be told apart" in crossing(rows(0.5, -0.13))
+    assert "no crossing is seen in up to 30 epochs" in crossing(rows(0.5, 0.3))
+    assert "no crossing is seen in up to 10 epochs" in crossing(rows(0.1))
     assert "after 10 epochs, the fewest of which we are sure" in crossing(rows(-0.5, 0.1))
     assert "No number of epochs" in crossing(rows(0.5, runs=1)) and "No number" in crossing([])
 
