@@ -14,9 +14,9 @@ def epochs(numbers: dict) -> str:
         prose(
             f"""
             The first {numbers["characters"]:,} characters of Tiny Shakespeare, the networks of `{numbers["size"]}`,
-            Muon. For each number of epochs each twin chooses among its regularisers by half of the held-out
-            windows, and its best moment too; the value comes from the other half. GPT: exact. Diffusion: upper
-            bounds.
+            Muon, one learning rate for each twin whatever the number of epochs. For each of these each twin
+            chooses among its regularisers by half of the held-out windows, and its best moment too; the value
+            comes from the other half. GPT: exact. Diffusion: upper bounds.
             """
         ),
         "| epochs | model | nats per character | chosen | runs |",
