@@ -61,7 +61,8 @@ def files(model: LanguageModel | str | Path, to: str, numbers: Path | None = Non
 
 def without_folders(command: str) -> str:
     """A command line as strangers may read it: where a file lay on this machine is nobody's business, its name is."""
-    return shlex.join(FOLDERS.sub(r"\1", word) for word in shlex.split(command))
+    words = shlex.split("" + command)  # of what is no text, a TypeError: of None, split would wait for input
+    return shlex.join(FOLDERS.sub(r"\1", word) for word in words)
 
 
 def with_summary(folder: Path, config: dict) -> dict:
@@ -79,7 +80,7 @@ def score_of(lm: LanguageModel, config: dict, path: Path) -> dict:
         mine = numbers["likelihood"][lm.kind]
         found = {"windows": numbers["windows"], "command": without_folders(numbers["made_by"]["command"]), **mine}
         same = (numbers["corpus"]["sha256"], mine["parameters"]) == (corpus(config), lm.model.num_parameters())
-    except (KeyError, TypeError):
+    except (KeyError, TypeError, ValueError):
         raise UserError(f"{path} holds no scores: make it with python -m microdlm.comparison --out") from None
     if not same:
         raise UserError(f"{path} speaks of another model or another text: measure this one")

@@ -363,8 +363,10 @@ def test_no_card_tells_where_a_file_lay(hub, folder, word, kept):
         {"likelihood": {"diffusion": {"nats_per_char": 1.0, "stderr": 0.1, "parameters": 5}}},
         {"likelihood": {}},
         {"windows": None, "made_by": None},
+        {"made_by": {"command": None}},
+        {"made_by": {"command": "python 'x"}},
     ],
-    ids=["another text", "another size", "another model", "no measurement"],
+    ids=["another text", "another size", "another model", "no measurement", "no command", "half a command"],
 )
 def test_numbers_of_something_else_are_refused_before_anything_is_sent(hub, tmp_path, change):
     numbers = {k: v for k, v in (json.loads(TWINS.read_text()) | change).items() if v is not None}
@@ -373,7 +375,10 @@ def test_numbers_of_something_else_are_refused_before_anything_is_sent(hub, tmp_
     assert not hub.asked
 
 
-@pytest.mark.parametrize("odd", [{"made_by": 3}, {"summary": []}, {"summary": {"validations": [{}]}}], ids=str)
+ODD = [{"made_by": 3}, {"made_by": {"command": None}}, {"summary": []}, {"summary": {"validations": [{}]}}]
+
+
+@pytest.mark.parametrize("odd", ODD, ids=str)
 def test_a_configuration_that_makes_no_card_is_one_line(hub, folder, odd):
     write_json(folder / "config.json", json.loads((folder / "config.json").read_text()) | odd)
     refused("card", of=lambda: push(folder, NAME))
