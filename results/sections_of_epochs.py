@@ -33,26 +33,35 @@ def epochs(numbers: dict) -> str:
     return "\n".join([*text, "\n![Nats per character of both models against epochs](figures/epochs.png)"])
 
 
+def both(rows: list[dict]) -> dict[int, tuple[dict, dict]]:
+    """Number of epochs -> the rows of diffusion and GPT, where both have run with three seeds."""
+    of = {(r["kind"], r["epochs"]): r for r in rows if r["runs"] >= 3}
+    return {n: tuple(of[k, n] for k in KINDS) for n in sorted({n for _, n in of}) if all((k, n) in of for k in KINDS)}
+
+
 def crossing(rows: list[dict]) -> str:
     """Where, if anywhere, the diffusion model comes to stand below the GPT, and how sure that is."""
-    of, gaps = {(r["kind"], r["epochs"]): r for r in rows if r["runs"] >= 3}, []
-    for n in sorted({n for _, n in of if {("diffusion", n), ("gpt", n)} <= of.keys()}):
-        one, other = of["diffusion", n], of["gpt", n]
-        gaps.append((n, one["nats_per_char"] - other["nats_per_char"], math.hypot(one["stderr"], other["stderr"])))
+    pairs = both(rows)
+    gaps = [
+        (n, ours["nats_per_char"] - other["nats_per_char"], math.hypot(ours["stderr"], other["stderr"]))
+        for n, (ours, other) in pairs.items()
+    ]
     if not gaps:
         return "Do they cross? No number of epochs has run with three seeds of both."
     clear = {n: gap > 0 for n, gap, error in gaps if abs(gap) > 2.78 * error}  # Student's t, 95 %, twice three seeds
     below = next((n for n, above in clear.items() if not above), None)
     before = [n for n, above in clear.items() if above and (below is None or n < below)]
     said = ", ".join(f"{gap:+.3f} ± {error:.3f} nats after {n}" for n, gap, error in gaps)
-    verdict = f"no crossing is seen in up to {gaps[-1][0]} epochs; the likelihood itself may be better than its bound"
-    if before and gaps[-1][0] not in clear and not below:
-        verdict = f"the bound is clearly above it up to {before[-1]}; after {gaps[-1][0]} the two cannot be told apart"
-    elif below:
+    last = gaps[-1][0]
+    if below:
         verdict = f"the bound is clearly below the GPT's value after {below} epochs"
         verdict += f", and clearly above it after {before[-1]}" if before else ", the fewest of which we are sure"
-    best = {kind: min((r["nats_per_char"], r["stderr"], n) for (k, n), r in of.items() if k == kind) for kind in KINDS}
-    (ours, error, n), (other, its_error, its_n) = best.values()
+    elif before and last not in clear:
+        verdict = f"the bound is clearly above it up to {before[-1]}; after {last} the two cannot be told apart"
+    else:
+        verdict = f"no crossing is seen in up to {last} epochs; the likelihood itself may be better than its bound"
+    best = [min((p[i]["nats_per_char"], p[i]["stderr"], n) for n, p in pairs.items()) for i in range(2)]
+    (ours, error, n), (other, its_error, its_n) = best
     at_best = f"≤ {ours:.3f} ± {error:.3f} after {n} epochs against {other:.3f} ± {its_error:.3f} after {its_n}"
     by = f"{ours - other:+.3f} ± {math.hypot(error, its_error):.3f}"
     return (
@@ -63,10 +72,9 @@ def crossing(rows: list[dict]) -> str:
 
 def scarce(numbers: dict) -> str:
     """The same for the README: where the twins stand, and what reading on costs."""
-    rows = {(r["kind"], r["epochs"]): r for r in numbers["summary"] if r["runs"] >= 3}
     text = ["| epochs | diffusion | GPT |", "|---:|---:|---:|"]
-    for n in sorted({n for _, n in rows if all((kind, n) in rows for kind in KINDS)}):
-        ours, other = (f"{rows[k, n]['nats_per_char']:.3f} ± {rows[k, n]['stderr']:.3f}" for k in KINDS)
+    for n, pair in both(numbers["summary"]).items():
+        ours, other = (f"{r['nats_per_char']:.3f} ± {r['stderr']:.3f}" for r in pair)
         text.append(f"| {n} | ≤ {ours} | {other} |")
     return "\n".join(
         [

@@ -55,8 +55,9 @@ def test_the_page_counts_the_green_ones_at_the_end(command):
 
 def test_the_page_tells_well_from_not_well(command):
     trust = command("sections_of_trust")
-    found = {name: {times: 9, well: 8} for name, (_, times, well) in trust.FAULTS.items() if times != well}
-    found |= {name: {times: 9} for name, (_, times, well) in trust.FAULTS.items() if times == well}
-    found |= {name: {"inputs": 5000, "faults": ["a", "b"], "targets": {"x": {}}} for name in trust.FUZZED}
+    found = {name: {times: 9, "kept": name != "the clock may jump"} for name, (_, times) in trust.FAULTS.items()}
+    found |= {name: {"inputs": 5000, "faults": [], "targets": {"x": {}}} for name in trust.FUZZED}
+    found["fuzzing"]["faults"] = ["a", "b"]
     text = trust.promises({"sections": found})
-    assert text.count("| 9 | 8 |") == 4 and text.count("| 5,000 | 4,998 |") == 2
+    assert text.count("| 9 | all |") == 4 and text.count("while training | 9 | not all |") == 1
+    assert text.count("| 5,000 | all but 2 |") == text.count("| 5,000 | all |") == 1
