@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from microdlm.errors import UserError
 from microdlm.runs import ROOT
+from microdlm.tokenizers import CharTokenizer
 from microdlm.transformer import Transformer, TransformerConfig
 
 
@@ -59,6 +61,7 @@ def test_where_the_quadratic_should_take_over_is_what_the_products_count(growth,
 
 MEMORY = """
 import sys
+from types import SimpleNamespace
 sys.path.insert(0, "results")
 import growth, torch
 growth.forget("cpu")
@@ -111,6 +114,25 @@ def test_the_budgets_command_trains_scores_and_goes_on(budgets, tmp_path):
     assert [r["recipe"] for r in before] == ["published", "ours"]
     budgets.main(cfg)  # nothing is left to train: the same numbers again
     assert json.loads(cfg.out.read_text())["models"]["mlp"]["runs"] == before
+
+
+def test_what_was_read_is_graded_beside_what_was_held_out(budgets):
+    """A position-wise guesser graded on each part stands at that part's own unigram cross-entropy."""
+    train, val = torch.tensor([0] * 600 + [1] * 424), torch.tensor([0] * 300 + [1] * 724)
+    corpus = budgets.Corpus("two letters", CharTokenizer("ab"), train, val, "", 1.0)
+    counts = torch.bincount(train).double() + 1
+    guess = torch.cat([(counts / counts.sum()).log(), torch.tensor([-torch.inf])]).float()
+
+    class Guesser(torch.nn.Module):
+        cfg = SimpleNamespace(vocab_size=3)
+
+        def forward(self, x_t):
+            return guess.expand(*x_t.shape, -1)
+
+    for part in (corpus, budgets.seen(corpus)):
+        found = budgets.exam(Guesser(), part.windows(1024), 400)
+        assert found.mean == pytest.approx(budgets.unigram(part), abs=4 * found.stderr)
+    assert budgets.unigram(corpus) > budgets.unigram(budgets.seen(corpus)) + 0.1
 
 
 def test_the_mlp_is_the_published_one_and_sees_no_neighbour(budgets):
