@@ -13,6 +13,7 @@ import microdlm
 from microdlm import diversity
 from microdlm.errors import UserError
 from microdlm.likelihood import left_to_right_nll
+from microdlm.runs import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -268,3 +269,23 @@ def test_small_from_end_to_end_and_again_from_what_was_kept(
 def test_what_cannot_be_measured_is_said_in_a_line(frontier, shakespeare, wrong, says):
     with pytest.raises(UserError, match=says):
         frontier.main(frontier.Config(**{"judge": "shakespeare-gpt"} | wrong))
+
+
+def test_what_the_readme_says_in_words_is_what_was_measured():
+    """The order of samplers and the copied stretches, from the JSON: in the README only tables are written by code."""
+    found = json.loads((ROOT / "results" / "sampling_frontier.json").read_text(encoding="utf-8"))
+    rows, readme = found["points"], " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    gpt = next(r for r in rows if (r["way"], r["temperature"]) == ("GPT", 1))
+    copied, real = gpt["longest_run"]["value"], found["real_text"]["longest_run"]["value"]
+    assert f"has {copied:.1f} characters on average if the GPT wrote it, {real:.1f} in held-out text" in readme
+
+    equal = {r["name"]: r["judge_nats"] for r in found["at_the_entropy_of_real_text"]}
+    sixty_four = [r for r in rows if r["temperature"] == 1 and r["name"].endswith("64 steps")]
+    assert "At temperature 1 surest-first looks far ahead; at equal diversity it is near the end" in readme
+    assert min(sixty_four, key=lambda r: r["judge_nats"]["value"])["way"] == "surest first"
+    ranks = sorted(equal, key=lambda name: equal[name]["value"])
+    assert all(ranks.index(name) >= len(ranks) * 3 // 4 for name in equal if name.startswith("surest first"))
+
+    assert "at equal diversity, `remask` with 64 steps is the better of the two" in readme
+    ours, plain = equal["remask, 64 steps"], equal["ancestral, 64 steps"]
+    assert plain["value"] - ours["value"] > 2 * (ours["stderr"] ** 2 + plain["stderr"] ** 2) ** 0.5
