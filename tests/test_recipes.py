@@ -199,6 +199,14 @@ def test_time_to_quality_runs_whole(quality, tmp_path):
     assert {"marks", "times_less", "plain_end", "made_by"} <= numbers.keys()
 
 
+def test_what_the_readme_says_of_the_recipe_is_what_was_measured():
+    numbers = read_json(ROOT / "results" / "time_to_quality_small.json")
+    less, ours = numbers["times_less"]["chars"], [r for r in numbers["runs"] if r["recipe"] == "ours"]
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"reads {less['value']:.1f} ± {less['stderr']:.1f} times fewer characters" in readme
+    assert {r["seed"] for r in ours} == {0, 1, 2}
+
+
 # The page
 
 
