@@ -10,6 +10,7 @@ is hidden weighs more, so it is no bound. It is measured here as it was there ("
 of the training text, and the bound beside it.
 """
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,9 +26,9 @@ from torch import Tensor, nn
 from microdlm import cli, training
 from microdlm.corpus import Corpus, load_corpus
 from microdlm.likelihood import Estimate, estimate_nelbo
-from microdlm.runs import ROOT, Run, provenance, read_json, write_json
+from microdlm.runs import ROOT, Run, provenance, read_json, read_tensors, write_json
 from microdlm.search import ratio_in_counts, ratio_in_time, unigram
-from microdlm.state import State, TrainConfig
+from microdlm.state import State, TrainConfig, describe
 from microdlm.terminal import console
 from microdlm.transformer import Transformer, TransformerConfig
 
@@ -91,6 +92,18 @@ def exam(model, x_0: Tensor, samples: int) -> Estimate:
     return Estimate.of(torch.stack([ratio_in_time(model, x_0, rng) for _ in range(samples)]))
 
 
+def loadable(going: Run, net: TransformerConfig, how: TrainConfig, corpus: Corpus) -> None:
+    """Inside a finished run its best weights as `diffusion.py` leaves them: to be loaded, or packed to ship."""
+    kept = Run(going.folder / "model")
+    kept.folder.mkdir(exist_ok=True)
+    made_by = {"made_by": going.config["made_by"]}
+    write_json(kept.folder / "config.json", describe("diffusion", net, how, corpus) | made_by)
+    kept.save_model(weights := read_tensors(going.folder / "model.safetensors"))
+    shutil.copy(going.folder / "metrics.jsonl", kept.folder)
+    best, parameters = min(r["val"] for r in going.metrics() if r["val"]), sum(w.numel() for w in weights.values())
+    kept.finish({"steps": how.steps, "best": best, "parameters": parameters})
+
+
 def run(name: str, cfg: Config, corpus: Corpus) -> dict:
     """Train by one recipe, from wherever it was left, and score the last weights, unless training is all."""
     (changes, loss), device = RECIPES[name], training.pick_device(cfg.device)
@@ -111,6 +124,8 @@ def run(name: str, cfg: Config, corpus: Corpus) -> dict:
     records = training.train(state, how, loss, corpus.batch, score, going)
     for _ in track(records, f"{cfg.model}, {name}", total=steps - state.step, console=console, transient=True):
         pass
+    if name == "ours" and cfg.model == "transformer":
+        loadable(going, state.model.cfg, how, corpus)
     if cfg.only:
         return {}
     bound = score(state.weights.eval(), x_0)

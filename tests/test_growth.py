@@ -10,7 +10,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from microdlm.errors import UserError
-from microdlm.runs import ROOT
+from microdlm.pretrained import load
+from microdlm.runs import ROOT, read_tensors
 from microdlm.tokenizers import CharTokenizer
 from microdlm.transformer import Transformer, TransformerConfig
 
@@ -112,6 +113,11 @@ def test_the_budgets_command_trains_scores_and_goes_on(budgets, tmp_path):
     assert kept["models"].keys() == budgets.PUBLISHED.keys()
     before = kept["models"]["mlp"]["runs"]
     assert [r["recipe"] for r in before] == ["published", "ours"]
+    ours = load(cfg.runs / "transformer-ours-0" / "model")  # as weights/pack.py packs it
+    trained = json.loads((cfg.runs / "transformer-ours-0" / "config.json").read_text())
+    assert ours.kind == "diffusion" and ours.config["made_by"] == trained["made_by"]
+    best = read_tensors(cfg.runs / "transformer-ours-0" / "model.safetensors")
+    assert all(torch.equal(p, best[name]) for name, p in ours.model.named_parameters())
     budgets.main(cfg)  # nothing is left to train: the same numbers again
     assert json.loads(cfg.out.read_text())["models"]["mlp"]["runs"] == before
 
