@@ -145,19 +145,27 @@ def budgets(numbers: dict) -> str:
             Batches of {numbers["batch"]} windows of {numbers["length"]} characters, AdamW at a constant 3e-4, as
             published; ours is the same network on as much text with the rate brought down to zero (and Muon for the
             transformer). The exam is the mean over all hidden characters of a batch: what was published, and no
-            bound. The bound is beside it. ± is one standard error over windows.
+            bound; in brackets what was published for it. The bound is beside it, and there ± is one standard error
+            over windows; at the exams it is over rounds of masks, all on the same windows.
             """
         ),
-        "| network | recipe | steps | bound, nats per character | exam | published, training and held-out |",
+        "| network | recipe | steps | bound in nats, held-out text | exam, held-out text | exam, training text |",
         "|---|---|---:|---:|---:|---:|",
     ]
     for name, found in numbers["models"].items():
         for r in found["runs"]:
-            known = found["published"] if r["recipe"] == "published" else None
-            said = f"{known['training']}, {known['held_out']}" if known else ""
-            cells = f"≤ {r['bound']:.4f} ± {r['bound_stderr']:.4f} | {r['exam']:.4f} ± {r['exam_stderr']:.4f}"
-            text.append(f"| {name}, {r['parameters']:,} weights | {r['recipe']} | {r['steps']:,} | {cells} | {said} |")
-    floor = next(iter(numbers["models"].values()))["unigram"]
+            who = f"{name}, {r['parameters']:,} weights | {r['recipe']} | {r['steps']:,}"
+            known = found["published"] if r["recipe"] == "published" else {}
+            exams = graded(r, "exam", known.get("held_out")), graded(r, "exam_training", known.get("training"))
+            text.append(f"| {who} | ≤ {r['bound']:.4f} ± {r['bound_stderr']:.4f} | {' | '.join(exams)} |")
+    floors = {k: v for found in numbers["models"].values() for k, v in found.items() if k.startswith("unigram")}
+    floor = f"{floors['unigram']:.4f} on held-out text and at {floors['unigram_training']:.4f} on training text"
     return "\n".join(
-        [*text, f"\nWho knows only how frequent each character is stands at {floor:.4f}: the MLP cannot do better."]
+        [*text, f"\nWho knows only how frequent each character is stands at {floor}: the MLP cannot do better."]
     )
+
+
+def graded(run: dict, exam: str, published: float | None) -> str:
+    """An exam and, in brackets, what was published for it."""
+    value = f"{run[exam]:.4f} ± {run[exam + '_stderr']:.4f}" if exam in run else "not measured"
+    return f"{value} ({published:.2f})" if published else value

@@ -69,10 +69,11 @@ def project(tmp_path) -> Path:
     real = ("steps", "sampling_frontier", "sampling_speed", "schedule_study_nano", "first_hour", "epochs")
     for name in (*pages, *(f"results/{name}.json" for name in real)):
         shutil.copy(ROOT / name, root / name)
-    (root / "results" / "twins.json").write_text(json.dumps(TWINS))
+    for name in ("twins", "twins_long"):
+        (root / "results" / f"{name}.json").write_text(json.dumps(TWINS))
     (root / "results" / "demo.json").write_text(json.dumps(DEMO))
-    for name in (*KINDS, "judge"):
-        config = CONFIG | {"kind": "gpt" if name == "judge" else name}
+    for name in (*KINDS, "judge", "diffusion-long"):
+        config = CONFIG | {"kind": "gpt" if name == "judge" else name.removesuffix("-long")}
         (root / "weights" / f"shakespeare-{name}").mkdir(parents=True)
         (root / "weights" / f"shakespeare-{name}" / "config.json").write_text(json.dumps(config))
     return root
@@ -99,6 +100,18 @@ def test_one_digit_changed_by_hand_is_found(project, page):
     (project / page).write_text(text.replace("1.568 ± 0.012", "1.558 ± 0.012", 1))
     found = tables(project, "--check")
     assert found.returncode == 1 and page in found.stderr
+
+
+def test_the_readme_says_what_the_longer_trained_model_reaches():
+    """On the windows and masks of the twins' table."""
+    twins, long = (json.loads((ROOT / "results" / f"{name}.json").read_text()) for name in ("twins", "twins_long"))
+    same = ("corpus", "windows", "seed")
+    assert {name: long[name] for name in same} == {name: twins[name] for name in same}
+    commands = [numbers["made_by"]["command"].split("--out")[0] for numbers in (twins, long)]
+    assert not any("--" in command for command in commands)  # the masks are those of the default
+    assert long["likelihood"]["gpt"] == twins["likelihood"]["gpt"]  # the same text, then, and nothing else has moved
+    found = long["likelihood"]["diffusion"]
+    assert f"≤ {found['nats_per_char']:.3f} ± {found['stderr']:.3f}" in " ".join(README.split())
 
 
 def test_one_number_measured_anew_is_found(project):

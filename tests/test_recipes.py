@@ -249,12 +249,15 @@ def test_bounds_are_called_bounds_and_exact_values_are_not(page):
     assert "≤ 1.600 for diffusion and at 1.600 for the GPT" in text
     assert "| 10 | gpt | 1.500 ± 0.010 |" in text and "| 10 | diffusion | ≤ 1.500 ± 0.010 |" in text
     run = {"recipe": "published", "parameters": 371_010, "steps": 5000, "bound": 3.4, "bound_stderr": 0.01}
-    run |= {"exam": 3.31, "exam_stderr": 0.001}
-    known = {"training": 3.31, "held_out": 3.31}
-    models = {"mlp": {"runs": [run, run | {"recipe": "ours"}], "published": known, "unigram": 3.3}}
+    run |= {"exam": 3.35, "exam_stderr": 0.001, "exam_training": 3.29, "exam_training_stderr": 0.002}
+    known, floors = {"training": 3.31, "held_out": 3.32}, {"unigram": 3.3, "unigram_training": 3.2}
+    ungraded = {name: value for name, value in run.items() if "training" not in name}
+    models = {"mlp": {"runs": [run, ungraded | {"recipe": "ours"}], "published": known, **floors}}
     text = page.budgets({"batch": 64, "length": 256, "models": models})
-    assert "| ≤ 3.4000 ± 0.0100 | 3.3100 ± 0.0010 | 3.31, 3.31 |" in text
-    assert text.count("3.31, 3.31") == 1  # what was published stands beside its own recipe only
+    assert "| ≤ 3.4000 ± 0.0100 | 3.3500 ± 0.0010 (3.32) | 3.2900 ± 0.0020 (3.31) |" in text
+    assert text.count("(3.3") == 2  # what was published stands beside its own recipe only
+    assert "stands at 3.3000 on held-out text and at 3.2000 on training text" in text
+    assert "| ours | 5,000 | ≤ 3.4000 ± 0.0100 | 3.3500 ± 0.0010 | not measured |" in text
 
 
 def test_the_crossing_is_stated_with_its_error_and_only_where_it_is_clear(command):
