@@ -62,7 +62,6 @@ def test_where_the_quadratic_should_take_over_is_what_the_products_count(growth,
 
 MEMORY = """
 import sys
-from types import SimpleNamespace
 sys.path.insert(0, "results")
 import growth, torch
 growth.forget("cpu")

@@ -104,7 +104,8 @@ def test_one_digit_changed_by_hand_is_found(project, page):
 
 def test_the_readme_says_what_the_longer_trained_model_reaches():
     """On the windows and masks of the twins' table."""
-    twins, long = (json.loads((ROOT / "results" / f"{name}.json").read_text()) for name in ("twins", "twins_long"))
+    files = [ROOT / "results" / f"{name}.json" for name in ("twins", "twins_long")]
+    twins, long = (json.loads(file.read_text(encoding="utf-8")) for file in files)
     same = ("corpus", "windows", "seed")
     assert {name: long[name] for name in same} == {name: twins[name] for name in same}
     commands = [numbers["made_by"]["command"].split("--out")[0] for numbers in (twins, long)]
