@@ -3,7 +3,7 @@
 # make race   watch the shipped twins write, side by side
 # make test   everything CI runs
 # make site   build the page in which the models run, and serve it at http://localhost:8000
-# make artifacts   after other weights: everything that is made from them; an hour and a quarter, with tmux and chromium
+# make artifacts   after other weights: everything that is made from them; long, and needs tmux and chromium
 # make notebooks   run every notebook from top to bottom and keep what it shows
 
 PYTHON ?= python3

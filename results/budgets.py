@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from microdlm import cli, training
 from microdlm.corpus import Corpus, load_corpus
 from microdlm.likelihood import Estimate, estimate_nelbo
-from microdlm.runs import ROOT, Run, provenance, read_json, read_tensors, write_json
+from microdlm.runs import ROOT, Run, provenance, read_json, write_json
 from microdlm.search import ratio_in_counts, ratio_in_time, unigram
 from microdlm.state import State, TrainConfig, describe
 from microdlm.terminal import console
@@ -92,16 +92,15 @@ def exam(model, x_0: Tensor, samples: int) -> Estimate:
     return Estimate.of(torch.stack([ratio_in_time(model, x_0, rng) for _ in range(samples)]))
 
 
-def loadable(going: Run, net: TransformerConfig, how: TrainConfig, corpus: Corpus) -> None:
+def loadable(going: Run, state: State, how: TrainConfig, corpus: Corpus) -> None:
     """Inside a finished run its best weights as `diffusion.py` leaves them: to be loaded, or packed to ship."""
     kept = Run(going.folder / "model")
     kept.folder.mkdir(exist_ok=True)
     made_by = {"made_by": going.config["made_by"]}
-    write_json(kept.folder / "config.json", describe("diffusion", net, how, corpus) | made_by)
-    kept.save_model(weights := read_tensors(going.folder / "model.safetensors"))
-    shutil.copy(going.folder / "metrics.jsonl", kept.folder)
-    best, parameters = min(r["val"] for r in going.metrics() if r["val"]), sum(w.numel() for w in weights.values())
-    kept.finish({"steps": how.steps, "best": best, "parameters": parameters})
+    write_json(kept.folder / "config.json", describe("diffusion", state.model.cfg, how, corpus) | made_by)
+    for name in ("model.safetensors", "metrics.jsonl"):
+        shutil.copy(going.folder / name, kept.folder)
+    kept.finish({"steps": state.step, "best": state.best, "parameters": state.model.num_parameters()})
 
 
 def run(name: str, cfg: Config, corpus: Corpus) -> dict:
@@ -124,8 +123,8 @@ def run(name: str, cfg: Config, corpus: Corpus) -> dict:
     records = training.train(state, how, loss, corpus.batch, score, going)
     for _ in track(records, f"{cfg.model}, {name}", total=steps - state.step, console=console, transient=True):
         pass
-    if name == "ours" and cfg.model == "transformer":
-        loadable(going, state.model.cfg, how, corpus)
+    if isinstance(state.model, Transformer):  # the MLP is of this file alone
+        loadable(going, state, how, corpus)
     if cfg.only:
         return {}
     bound = score(state.weights.eval(), x_0)

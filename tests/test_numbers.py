@@ -113,6 +113,9 @@ def test_the_readme_says_what_the_longer_trained_model_reaches():
     assert long["likelihood"]["gpt"] == twins["likelihood"]["gpt"]  # the same text, then, and nothing else has moved
     found = long["likelihood"]["diffusion"]
     assert f"≤ {found['nats_per_char']:.3f} ± {found['stderr']:.3f}" in " ".join(README.split())
+    configs = [ROOT / f"weights/shakespeare-diffusion{more}/config.json" for more in ("", "-long")]
+    few, many = (json.loads(file.read_text(encoding="utf-8"))["summary"]["validations"][-1] for file in configs)
+    assert f"read {many['tokens'] / few['tokens']:.1f} times as much" in README
 
 
 def test_one_number_measured_anew_is_found(project):
