@@ -3,7 +3,8 @@
     python results/epochs.py        a GPU, or days, even on a tenth of the text; stopped, it goes on where it was
 
 Two cores: --size nano --share 0.05 --windows 64 --samples 4 --evals 10 --epochs 10 30 100 300 --compile, once with
---only diffusion and once, at the same time, with --only gpt: both write to the same file.
+--only diffusion and once, at the same time, with --only gpt: both write to the same file. Then the same with
+--evals 100 --patience 25 --epochs 10 30 100 300 1000: whoever reads on for long passes his best moment early.
 
 For every number of epochs, each twin tries its regularisers with the first seed. Which is best, and after which step
 a run was best, one half of the held-out windows decides; the number that counts comes from the other half. The best
@@ -69,6 +70,7 @@ class Config:
     size: str = "small"  # nano, small, or full: 10.7M, wants a GPU
     lr: tuple[float, ...] = (6e-3, 3e-3)  # of diffusion, of GPT: the peak, with Muon
     evals: int = 20  # chances to be the best of a run
+    patience: int = 0  # a run ends after so many chances without a new best; 0: never. With no regulariser it goes on
     windows: int = 128  # held out; the even ones choose, the odd ones count
     samples: int = 16  # masks of each
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -93,6 +95,10 @@ class Best:
         self.curve.append((step, chooses.mean, counts.mean))
         if chooses.mean < self.chosen_by:
             self.chosen_by, self.score, self.step = chooses.mean, counts, step
+
+    def missed(self) -> int:
+        """Chances since the best moment."""
+        return sum(step > self.step for step, *_ in self.curve)
 
 
 def loss_of(kind: str, how: Regulariser):
@@ -134,6 +140,8 @@ def run(kind: str, epochs: int, name: str, seed: int, cfg: Config, corpus: Corpu
         if due(step, steps, cfg.evals):
             both = [score(state.weights.eval(), kind, half, cfg.samples) for half in (x_0[::2], x_0[1::2])]
             best.see(step, *both)
+            if cfg.patience and best.missed() >= cfg.patience and how != Regulariser():
+                break  # who goes on without any regulariser shows what reading on costs
     found = {"nats_per_char": best.score.mean, "stderr": best.score.stderr, "chosen_by": best.chosen_by}
     found |= {"best_step": best.step, "steps": steps, "seconds": time.perf_counter() - start, "curve": best.curve}
     what = {"kind": kind, "epochs": epochs, "regulariser": name, "seed": seed, "compiled": cfg.compile}

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from microdlm.corpus import load_corpus
 from microdlm.errors import UserError
 from microdlm.likelihood import Estimate, left_to_right_nll
 from microdlm.objectives import next_token_nll
@@ -35,6 +36,19 @@ def test_the_best_moment_is_chosen_by_one_half_and_scored_by_the_other(epochs):
         best.see(step, value(chooses), value(counts))
     assert (best.step, best.chosen_by, best.score.mean) == (2, 2.0, 2.5)  # not 1.0, which nothing chose
     assert best.curve == [(1, 3.0, 2.0), (2, 2.0, 2.5), (3, 2.5, 1.0)]
+
+
+def test_a_run_out_of_patience_ends_unless_nothing_regularises_it(epochs, monkeypatch):
+    """The third chance is the best, and the two after it are not; the plain run is seen to its end all the same."""
+    nats = {chance: value(3.0 + abs(chance - 3)) for chance in range(1, 9)}
+    corpus = load_corpus("playlets", min_length=256)
+    corpus = replace(corpus, train=corpus.train[: 4 * 16 * 256])  # four steps an epoch
+    cfg = epochs.Config(smoke=True, evals=8, windows=2)
+    for name, patience, last in (("dropout 0.1", 2, 5), ("dropout 0.1", 0, 8), ("none", 2, 8)):
+        seen = iter(chance for n in nats for chance in (n, n))  # both halves at every chance
+        monkeypatch.setattr(epochs, "score", lambda *_, seen=seen: nats[next(seen)])
+        found = epochs.run("gpt", 2, name, 0, replace(cfg, patience=patience), corpus, "cpu")
+        assert (found["best_step"], found["curve"][-1][0], found["steps"]) == (3, last, 8)
 
 
 def some(epochs, kind: str, name: str, seed: int, chooses: float, counts: float) -> dict:
