@@ -28,7 +28,6 @@ figures from `python results/figures.py`, all by `make results`.
 """
 COMMANDS = {  # command: what it writes
     "python -m microdlm.comparison …": "twins.json",
-    "python -m microdlm.comparison shakespeare-diffusion-long …": "twins_long.json",
     "make demo": "demo.json",
     "python results/steps.py": "steps.json",
     "python results/sampling_exact.py": "sampling_exact.json",

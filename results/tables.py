@@ -194,9 +194,9 @@ def origin(name: str) -> tuple[list[str], list[str]]:
     return first, last
 
 
-def card(kind: str, long: str = "") -> str:
-    """The card of one of the twins, or of its like that was trained for longer."""
-    numbers, (first, last) = read("twins" + long.replace("-", "_")), origin(f"shakespeare-{kind}{long}")
+def card(kind: str) -> str:
+    """The card of one of the twins."""
+    numbers, (first, last) = read("twins"), origin(f"shakespeare-{kind}")
     exactness = "an upper bound" if kind == "diffusion" else "exact"
     score = (
         f"* Held-out score: {number(numbers['likelihood'][kind], kind)} nats per character ({exactness}), "
@@ -233,7 +233,7 @@ def pages() -> dict[Path, str]:
     for name, table in tables.items():
         text = filled(text, name, table)
     told = filled(hour.read_text(encoding="utf-8"), "first_hour", first_hour(read("first_hour")))
-    cards = {"judge": judge(), "diffusion-long": card("diffusion", "-long"), **{kind: card(kind) for kind in LABEL}}
+    cards = {"judge": judge(), **{kind: card(kind) for kind in LABEL}}
     return {readme: text, hour: told} | {ROOT / f"weights/shakespeare-{n}/README.md": c for n, c in cards.items()}
 
 

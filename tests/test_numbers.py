@@ -69,11 +69,10 @@ def project(tmp_path) -> Path:
     real = ("steps", "sampling_frontier", "sampling_speed", "schedule_study_nano", "first_hour", "epochs")
     for name in (*pages, *(f"results/{name}.json" for name in real)):
         shutil.copy(ROOT / name, root / name)
-    for name in ("twins", "twins_long"):
-        (root / "results" / f"{name}.json").write_text(json.dumps(TWINS))
+    (root / "results" / "twins.json").write_text(json.dumps(TWINS))
     (root / "results" / "demo.json").write_text(json.dumps(DEMO))
-    for name in (*KINDS, "judge", "diffusion-long"):
-        config = CONFIG | {"kind": "gpt" if name == "judge" else name.removesuffix("-long")}
+    for name in (*KINDS, "judge"):
+        config = CONFIG | {"kind": "gpt" if name == "judge" else name}
         (root / "weights" / f"shakespeare-{name}").mkdir(parents=True)
         (root / "weights" / f"shakespeare-{name}" / "config.json").write_text(json.dumps(config))
     return root
@@ -102,20 +101,16 @@ def test_one_digit_changed_by_hand_is_found(project, page):
     assert found.returncode == 1 and page in found.stderr
 
 
-def test_the_readme_says_what_the_longer_trained_model_reaches():
-    """On the windows and masks of the twins' table."""
-    files = [ROOT / "results" / f"{name}.json" for name in ("twins", "twins_long")]
-    twins, long = (json.loads(file.read_text(encoding="utf-8")) for file in files)
-    same = ("corpus", "windows", "seed")
-    assert {name: long[name] for name in same} == {name: twins[name] for name in same}
-    commands = [numbers["made_by"]["command"].split("--out")[0] for numbers in (twins, long)]
-    assert not any("--" in command for command in commands)  # the masks are those of the default
-    assert long["likelihood"]["gpt"] == twins["likelihood"]["gpt"]  # the same text, then, and nothing else has moved
-    found = long["likelihood"]["diffusion"]
-    assert f"≤ {found['nats_per_char']:.3f} ± {found['stderr']:.3f}" in " ".join(README.split())
-    configs = [ROOT / f"weights/shakespeare-diffusion{more}/config.json" for more in ("", "-long")]
-    few, many = (json.loads(file.read_text(encoding="utf-8"))["summary"]["validations"][-1] for file in configs)
-    assert f"read {many['tokens'] / few['tokens']:.1f} times as much" in README
+def test_the_readme_says_how_much_more_the_one_twin_has_read():
+    """And that by the curves in the weights the one still improved when the other had long stood still."""
+    configs = [json.loads((ROOT / f"weights/shakespeare-{k}/config.json").read_text(encoding="utf-8")) for k in KINDS]
+    curves = {config["kind"]: config["summary"]["validations"] for config in configs}
+    read = {kind: curve[-1]["tokens"] for kind, curve in curves.items()}
+    batch = {config["kind"]: config["training"]["batch_size"] for config in configs}
+    said = f"has read {read['diffusion'] / read['gpt']:.1f} times as much text, in batches four times as large"
+    assert said in " ".join(README.split()) and batch["diffusion"] == 4 * batch["gpt"]
+    last_third = {kind: curve[-4]["val"] - curve[-1]["val"] for kind, curve in curves.items()}
+    assert last_third["gpt"] < 0.01 < last_third["diffusion"]
 
 
 def test_one_number_measured_anew_is_found(project):
