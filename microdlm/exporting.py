@@ -78,11 +78,11 @@ def dynamic(path: Path, small: Path, per_channel: bool = False) -> None:
 
 
 def weights_only(path: Path, small: Path) -> None:
-    """Matrices in eight bits, a scale for each 128 of a column; sums in float32."""
+    """Matrices in eight bits, a scale for each 32 of a column; sums in float32."""
     import onnx
     from onnxruntime.quantization import matmul_nbits_quantizer as nbits
 
-    config = nbits.DefaultWeightOnlyQuantConfig(block_size=128, is_symmetric=True, bits=8)
+    config = nbits.DefaultWeightOnlyQuantConfig(block_size=32, is_symmetric=True, bits=8)
     quantizer = nbits.MatMulNBitsQuantizer(onnx.load(path), algo_config=config)
     quantizer.process()
     quantizer.model.save_model_to_file(str(small))
