@@ -32,14 +32,15 @@ from microdlm.pretrained import load
 from microdlm.runs import ROOT, provenance, read_json, write_json
 from microdlm.terminal import console
 
-COLD, WARM = (0.5, 0.7, 0.85, 1), (0.7, 0.85, 1)  # temperatures
+COOL = (0.3, 0.5, 0.7, 0.85, 1)  # temperatures
+COLD, WARM = COOL[1:], COOL[2:]
 PLAN = [  # who writes, by which sampler, its options; what is varied: {value: temperatures}
-    ("ancestral", "ancestral", {}, "num_steps", {8: COLD, 16: COLD, 32: (0.3, *COLD), 64: WARM}),
+    ("ancestral", "ancestral", {}, "num_steps", {8: COLD, 16: COLD, 32: COOL, 64: WARM}),
     ("optimal pace", "confidence", {"order": "random", "pace": "optimal"}, "num_steps", {8: COLD, 16: COLD, 32: COLD}),
     ("surest first", "confidence", {}, "num_steps", {8: (1, 2), 16: (1, 2, 4), 32: (0.5, 1, 2, 4, 8), 64: (1, 8)}),
     ("margin", "confidence", {"order": "margin"}, "num_steps", {32: COLD}),
     ("entropy", "confidence", {"order": "entropy"}, "num_steps", {32: (0.3, 0.5, 1)}),
-    ("remask", "remask", {}, "num_steps", {8: (0.3, 0.5, 1), 16: (0.3, *COLD), 32: COLD, 64: (0.5, 0.7, 1)}),
+    ("remask", "remask", {}, "num_steps", {8: (0.3, 0.5, 1), 16: COOL, 32: COOL, 64: (0.3, 0.5, 0.7, 1)}),
     ("forward-backward", "forward_backward", {}, "num_steps", {8: (0.5, 0.7, 1), 16: (0.5, 0.7, 1)}),
     ("draft, refine", "refine", {"draft": 16, "share": 0.1}, "num_steps", {16: (0.3, 0.5, 0.7, 1)}),
     ("block of 24", "block", {"block_length": 24}, "num_steps", {32: (1, 2)}),
