@@ -86,9 +86,9 @@ CORES = [  # what, command, what stands here when it is done; it is done when th
         "training_speed.json",
     ),
     (
-        "epochs against likelihood, as far as 300; goes on where it was",
-        "`python results/epochs.py --size nano --share 0.05 --windows 64 --samples 4 --evals 10"
-        " --epochs 10 30 100 300 --compile`",
+        "epochs against likelihood, as far as 1,000; goes on where it was",
+        "`python results/epochs.py --size nano --share 0.05 --windows 64 --samples 4 --evals 100 --patience 25"
+        " --epochs 10 30 100 300 1000 --compile`",
         "epochs.json",
     ),
     (
@@ -128,7 +128,7 @@ QUEUE = [  # what, command, what stands here when it is done
     ),
     (
         "epochs against likelihood, both twins",
-        "`python results/epochs.py --size full --share 1 --out results/epochs_full.json`",
+        "`python results/epochs.py --size full --share 1 --evals 100 --patience 25 --out results/epochs_full.json`",
         "`epochs_full.json`, figure",
     ),
     (
