@@ -148,31 +148,32 @@ def run(kind: str, epochs: int, name: str, seed: int, cfg: Config, corpus: Corpu
     return {**what, **found, "how": asdict(how)}
 
 
-def chosen(runs: list[dict], kind: str, epochs: int, seed: int) -> str | None:
-    """The regulariser that was best with this seed, by the windows that choose; None before all have been tried."""
+def chosen(runs: list[dict], kind: str, epochs: int, seed: int) -> tuple[str | None, list[str]]:
+    """The regulariser that was best with this seed, by the windows that choose, None before any has been tried;
+    and those that have not been tried."""
     tried = [r for r in runs if (r["kind"], r["epochs"], r["seed"]) == (kind, epochs, seed)]
-    if {r["regulariser"] for r in tried} < set(TRIED[kind]):
-        return None
-    return min(tried, key=lambda r: r["chosen_by"])["regulariser"]
+    best = min(tried, key=lambda r: r["chosen_by"], default={"regulariser": None})["regulariser"]
+    return best, [name for name in TRIED[kind] if name not in {r["regulariser"] for r in tried}]
 
 
 def summary(runs: list[dict], cfg: Config) -> list[dict]:
     """For each twin and number of epochs: the chosen regulariser, mean and standard error over seeds."""
     rows = []
     for kind, epochs in ((kind, epochs) for kind in TRIED for epochs in cfg.epochs):
-        if name := chosen(runs, kind, epochs, cfg.seeds[0]):
+        name, untried = chosen(runs, kind, epochs, cfg.seeds[0])
+        if name:
             mine = [r for r in runs if (r["kind"], r["epochs"], r["regulariser"]) == (kind, epochs, name)]
             values = [r["nats_per_char"] for r in mine]
             error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else mine[0]["stderr"]
             over = "seeds" if len(values) > 1 else "windows"
             row = {"kind": kind, "epochs": epochs, "regulariser": name, "nats_per_char": statistics.mean(values)}
-            rows.append(row | {"stderr": error, "stderr_over": over, "runs": len(values)})
+            rows.append(row | {"stderr": error, "stderr_over": over, "runs": len(values), "untried": untried})
     return rows
 
 
 def left(rows: list[dict], cfg: Config) -> list[str]:
-    """The pairs of model and epochs that have not run with every seed."""
-    done = {(r["kind"], r["epochs"]) for r in rows if r["runs"] == len(cfg.seeds)}
+    """The pairs of model and epochs that have not run with every regulariser and every seed."""
+    done = {(r["kind"], r["epochs"]) for r in rows if r["runs"] == len(cfg.seeds) and not r["untried"]}
     return [f"{kind}, {epochs} epochs" for epochs in cfg.epochs for kind in TRIED if (kind, epochs) not in done]
 
 
@@ -221,7 +222,7 @@ def main(cfg: Config) -> None:
         for name in cfg.tries or TRIED[kind]:
             once(kind, epochs, name, cfg.seeds[0])
         for seed in cfg.seeds[1:]:
-            for name in cfg.tries or [chosen(known(), kind, epochs, cfg.seeds[0])]:
+            for name in cfg.tries or [chosen(known(), kind, epochs, cfg.seeds[0])[0]]:
                 once(kind, epochs, name, seed)
     keep()  # whoever ends last has the last word on what is left
     console.print(table(summary(known(), cfg)))

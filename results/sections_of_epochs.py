@@ -28,7 +28,7 @@ def epochs(numbers: dict) -> str:
     text += [
         "\n± is one standard error over seeds, or over windows where one seed has run. All are scored on the same "
         "windows, whose choice the first of these does not cover.\n",
-        f"{crossing(numbers['summary'])} {unchecked(numbers['runs'])}",
+        f"{crossing(numbers['summary'])} {unchecked(numbers['runs'])}{untried(numbers['summary'])}",
     ]
     return "\n".join([*text, "\n![Nats per character of both models against epochs](figures/epochs.png)"])
 
@@ -82,10 +82,16 @@ def scarce(numbers: dict) -> str:
             f"\nThe networks of `{numbers['size']}`, {numbers['characters']:,} characters of Tiny Shakespeare; "
             "nats per character of held-out text. Regulariser and moment were chosen by other held-out text. "
             "± is one standard error over three seeds, on the same windows for all, whose choice it does not cover. "
-            f"{unchecked(numbers['runs'])} Numbers: "
+            f"{unchecked(numbers['runs'])}{untried(numbers['summary'])} Numbers: "
             f"`results/epochs.json`, made by `{numbers['made_by']['command']}`.",
         ]
     )
+
+
+def untried(rows: list[dict]) -> str:
+    """Where a twin has not had all its regularisers to choose from."""
+    lacks = [f"{', '.join(r['untried'])} ({r['kind']}, {r['epochs']} epochs)" for r in rows if r["untried"]]
+    return f" Not tried yet: {'; '.join(lacks)}." if lacks else ""
 
 
 def unchecked(runs: list[dict]) -> str:

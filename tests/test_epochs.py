@@ -56,12 +56,12 @@ def some(epochs, kind: str, name: str, seed: int, chooses: float, counts: float)
     return run | {"nats_per_char": counts}
 
 
-def test_the_regulariser_is_chosen_by_the_half_that_chooses_once_all_were_tried(epochs):
+def test_the_regulariser_is_chosen_by_the_half_that_chooses_among_those_that_were_tried(epochs):
     names = list(epochs.TRIED["gpt"])
     runs = [some(epochs, "gpt", name, 0, 2.0 + i, 3.0 - i) for i, name in enumerate(names)]
-    assert epochs.chosen(runs, "gpt", 10, 0) == names[0]  # whose score is the worst
-    assert epochs.chosen(runs[1:], "gpt", 10, 0) is None
-    assert epochs.chosen(runs, "diffusion", 10, 0) is None
+    assert epochs.chosen(runs, "gpt", 10, 0) == (names[0], [])  # whose score is the worst
+    assert epochs.chosen(runs[2:], "gpt", 10, 0) == (names[2], names[:2])
+    assert epochs.chosen(runs, "diffusion", 10, 0) == (None, list(epochs.TRIED["diffusion"]))
 
 
 def test_the_error_is_over_seeds_where_there_are_some(epochs):
@@ -75,10 +75,12 @@ def test_the_error_is_over_seeds_where_there_are_some(epochs):
     assert (row["stderr_over"], row["runs"]) == ("seeds", 3)
 
 
-def test_what_is_left_is_every_pair_that_lacks_a_seed(epochs):
+def test_what_is_left_is_every_pair_that_lacks_a_seed_or_a_regulariser(epochs):
     cfg = epochs.Config(epochs=(10, 30))
-    rows = [{"kind": kind, "epochs": 10, "runs": runs} for kind, runs in (("diffusion", 3), ("gpt", 2))]
+    rows = [{"kind": kind, "epochs": 10, "runs": runs, "untried": []} for kind, runs in (("diffusion", 3), ("gpt", 2))]
     assert epochs.left(rows, cfg) == ["gpt, 10 epochs", "diffusion, 30 epochs", "gpt, 30 epochs"]
+    rows[0]["untried"] = ["none"]
+    assert epochs.left(rows, cfg)[0] == "diffusion, 10 epochs"
 
 
 def test_a_gpt_with_mask_in_its_vocabulary_is_still_scored_exactly(epochs, network):
