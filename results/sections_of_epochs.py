@@ -17,8 +17,7 @@ def epochs(numbers: dict) -> str:
             The first {numbers["characters"]:,} characters of Tiny Shakespeare, the networks of `{numbers["size"]}`,
             Muon, one learning rate for each twin whatever the number of epochs. For each of these each twin
             chooses among its regularisers by half of the held-out windows, and its best moment too; the value
-            comes from the other half. Runs of 1,000 epochs are looked at a hundred times and may end early, the others
-            ten times: the GPT after 300 may have passed a better moment. GPT: exact. Diffusion: upper bounds.
+            comes from the other half. {looks(numbers["runs"])} GPT: exact. Diffusion: upper bounds.
             """
         ),
         "| epochs | model | nats per character | chosen | runs |",
@@ -94,10 +93,17 @@ def scarce(numbers: dict) -> str:
             f"\nThe networks of `{numbers['size']}`, {numbers['characters']:,} characters of Tiny Shakespeare; "
             "nats per character of held-out text. Regulariser and moment were chosen by other held-out text. "
             "± is one standard error over three seeds, on the same windows for all, whose choice it does not cover. "
-            f"{unchecked(numbers['runs'])}{untried(numbers['summary'])} Numbers: "
-            f"`results/epochs.json`, made by `{numbers['made_by']['command']}`.",
+            f"{unchecked(numbers['runs'])}{untried(numbers['summary'])} Numbers: `results/epochs.json`, where each run "
+            "says which command made it.",
         ]
     )
+
+
+def looks(runs: list[dict]) -> str:
+    """How often a whole run is looked at: those without a regulariser never end early."""
+    plain = {r["epochs"]: len(r["curve"]) for r in runs if (r["regulariser"], r["seed"]) == ("none", 0)}
+    said = ", ".join(f"{n} times in {epochs} epochs" for epochs, n in sorted(plain.items()))
+    return f"A run is looked at {said}; between two looks a better moment may pass."
 
 
 def untried(rows: list[dict]) -> str:
