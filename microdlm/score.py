@@ -42,11 +42,11 @@ def verdict(recording: Recording) -> list[Text]:
         of = sorted(((v, lane) for lane in recording.lanes if (v := value(lane)) is not None), key=lambda pair: pair[0])
         if len(of) < 2:
             continue
-        won = Text(f"{measure}: ")
-        won.append(of[0][1].name, f"bold {STYLES[of[0][1].kind]}")
-        others = ", ".join(f"{v:{form}}" for v, _ in of[1:])
-        tie = of[0][0] == of[1][0]
-        won.append(f" and others, {of[0][0]:{form}}" if tie else f", {of[0][0]:{form}} against {others}")
+        best = [lane for v, lane in of if v == of[0][0]]
+        won, others = Text(f"{measure}: "), ", ".join(f"{v:{form}}" for v, _ in of[len(best) :])
+        names = [Text(lane.name, f"bold {STYLES[lane.kind]}") for lane in best]
+        won.append_text(Text(" and ").join(names) if others else Text("all alike"))
+        won.append(f", {of[0][0]:{form}}" + f" against {others}" * bool(others))
         found.append(won)
     return found + judgement(recording)
 

@@ -53,7 +53,8 @@ def screens(command: list[str], width: int, height: int) -> tuple[str, str]:
     tmux(server, "send-keys", f"clear; {shlex.join(command)}; echo over", "Enter")
     during, before = "", time.monotonic()
     while not re.search(r"^over$", now := tmux(server, "capture-pane", "-p"), re.MULTILINE):
-        half = any(35 <= int(share) <= 75 for share in re.findall(r" (\d+)% ", now))
+        shares = re.findall(r" (\d+)% ", now) if "q quit" in now else []  # not those of the bars that come before
+        half = any(35 <= int(share) <= 75 for share in shares)
         during = now if half and not during else during
         if time.monotonic() - before > 120:
             raise UserError(f"{shlex.join(command)} was not over after two minutes")

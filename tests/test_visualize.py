@@ -132,8 +132,10 @@ def test_the_finish_line_names_the_smallest_of_each_measure_whatever_the_order()
 def test_a_tie_is_called_one_and_who_was_not_judged_does_not_win():
     a, b = told("abcdefgh", name="ay"), told("abcdefgh", name="bee", pace=0.5)
     said = [line.plain for line in verdict(scene(a, b))]
-    assert said[0] == "Fewest forward passes: ay and others, 6" and said[2] == "Least time: ay, 0.750 against 3.000"
-    assert said[3] == "Likeliest text: ay and others, 1.25"
+    assert said[0] == "Fewest forward passes: all alike, 6" and said[2] == "Least time: ay, 0.750 against 3.000"
+    assert said[3] == "Likeliest text: all alike, 1.25"
+    three = verdict(scene(a, b, told("abcdefgh", name="sea", parts=8)))
+    assert three[0].plain == "Fewest forward passes: ay and bee, 6 against 8"
     unheard = [line.plain for line in verdict(scene(replace(a, judge=None), b))]
     assert not any(line.startswith("Likeliest") for line in unheard) and len(unheard) == 4
     assert [line.plain for line in verdict(scene(a))] == said[-1:]  # nobody races alone
