@@ -56,7 +56,7 @@ def cpu_name() -> str:
 
 
 WRITTEN = [f"results/{path}" for path in ("*.json", "*.md", "figures", "steps", "terminal")]
-WRITTEN += ["web/frames.json", "web/og.png"]  # all by commands: a change of these makes no other number
+WRITTEN += ["web/frames.json", "web/og.png", "notebooks/*.ipynb"]  # by commands: no other number is made from them
 
 SECRET = re.compile(
     r"(?i)\b(?:hf_|gh[opsu]_|github_pat_|glpat-|sk-|xox[abp]-|akia)[\w-]{8,}"  # how they begin

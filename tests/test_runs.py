@@ -131,7 +131,7 @@ def test_a_run_says_what_made_it(tmp_path):
 
 def test_what_commands_write_is_no_change_of_the_code(monkeypatch, tmp_path):
     """make artifacts writes one thing after the other: none may make the next look as if its code were in no commit."""
-    paths = ["code.py", "results/a.json", "results/figures/a.png", "web/frames.json", "web/og.png"]
+    paths = ["code.py", "results/a.json", "results/figures/a.png", "web/frames.json", "web/og.png", "notebooks/0.ipynb"]
     for path in paths:
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text("1")
