@@ -2,9 +2,10 @@
 
     python results/epochs.py        a GPU, or days, even on a tenth of the text; stopped, it goes on where it was
 
-Two cores: --size nano --share 0.05 --windows 64 --samples 4 --evals 10 --epochs 10 30 100 300 --compile, once with
---only diffusion and once, at the same time, with --only gpt: both write to the same file. Then the same with
---evals 100 --patience 25 --epochs 10 30 100 300 1000: whoever reads on for long passes his best moment early.
+Two cores: --size nano --share 0.05 --windows 64 --samples 4 --evals 10 --compile, once with --only diffusion
+--epochs 10 30 100 300 and once, at the same time, with --only gpt --epochs 10 30: both write to the same file. Then
+with --evals 100 --patience 25 --epochs 10 30 100 300 1000: whoever reads on for long passes his best moment early, a
+GPT from 100 epochs on.
 
 For every number of epochs, each twin tries its regularisers with the first seed. Which is best, and after which step
 a run was best, one half of the held-out windows decides; the number that counts comes from the other half. The best

@@ -101,9 +101,13 @@ def scarce(numbers: dict) -> str:
 
 def looks(runs: list[dict]) -> str:
     """How often a whole run is looked at: those without a regulariser never end early."""
-    plain = {r["epochs"]: len(r["curve"]) for r in runs if (r["regulariser"], r["seed"]) == ("none", 0)}
-    said = ", ".join(f"{n} times in {epochs} epochs" for epochs, n in sorted(plain.items()))
-    return f"A run is looked at {said}; between two looks a better moment may pass."
+    plain = {(r["kind"], r["epochs"]): len(r["curve"]) for r in runs if (r["regulariser"], r["seed"]) == ("none", 0)}
+    said = []
+    for times in sorted(set(plain.values())):
+        of = {k: [str(n) for kind, n in sorted(plain) if kind == k and plain[k, n] == times] for k in KINDS}
+        where = [f"{kind}: {', '.join(epochs)} epochs" for kind, epochs in of.items() if epochs]
+        said.append(f"{times} times ({'; '.join(where)})")
+    return f"A whole run is looked at {' or '.join(said)}; between two looks a better moment may pass."
 
 
 def untried(rows: list[dict]) -> str:
