@@ -8,11 +8,12 @@ a scalar, nats per token.
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from itertools import zip_longest
 from pathlib import Path
 
 import torch
+from filelock import FileLock
 from jaxtyping import Int
 from rich.progress import track
 from rich.table import Table
@@ -112,19 +113,32 @@ def table(rows: list[dict]) -> Table:
 
 
 def search(
-    out: Path, setting: dict, factors: dict[str, dict], seeds: Iterable[int], run: Callable[[str, int], dict]
+    out: Path,
+    setting: dict,
+    factors: dict[str, dict],
+    seeds: Iterable[int],
+    run: Callable[[str, int], dict],
+    only: Container[str] = (),
 ) -> None:
-    """Run what `out` does not hold yet, first one variant of each factor. `run(variant, seed)` gives at least nelbo and
+    """Run what `out` does not hold yet, first one variant of each factor; only these variants, if any are named: the
+    others are left to another process, which may write to the same file. `run(variant, seed)` gives at least nelbo and
     seconds. UserError: what `out` holds was made under another `setting`."""
-    known, made = read_json(out) if out.exists() else {**setting, "runs": []}, {"made_by": provenance()}
-    if (runs := known["runs"]) and any(known.get(name) != value for name, value in setting.items()):
-        raise UserError(f"{out} holds runs of another size or length: give another --out")
-    rounds = [name for names in zip_longest(*factors.values()) for name in names if name]
+    made = {"made_by": provenance()}
+
+    def known() -> list[dict]:
+        numbers = read_json(out) if out.exists() else {"runs": []}
+        if numbers["runs"] and any(numbers.get(name) != value for name, value in setting.items()):
+            raise UserError(f"{out} holds runs of another size or length: give another --out")
+        return numbers["runs"]
+
+    rounds = [name for names in zip_longest(*factors.values()) for name in names if name and (not only or name in only)]
     for name, seed in ((name, seed) for name in rounds for seed in seeds):
-        if (name, seed) not in {(r["variant"], r["seed"]) for r in runs}:
-            runs.append({"variant": name, "seed": seed, **run(name, seed), **made})
-            console.print(f"{name}, seed {seed}: ≤ {runs[-1]['nelbo']:.4f}, {runs[-1]['seconds']:.0f} s")
-            left = [v for variants in factors.values() for v in variants if v not in {r["variant"] for r in runs}]
-            numbers = {"summary": summary(runs, factors), "not_run": left}
-            write_json(out, {**setting, "seed": list(seeds)[0], **numbers, "runs": runs, **made})
-    console.print(table(summary(runs, factors)))
+        if (name, seed) not in {(r["variant"], r["seed"]) for r in known()}:
+            found = {"variant": name, "seed": seed, **run(name, seed), **made}
+            console.print(f"{name}, seed {seed}: ≤ {found['nelbo']:.4f}, {found['seconds']:.0f} s")
+            with FileLock(out.with_suffix(".lock")):
+                runs = [*known(), found]
+                left = [v for variants in factors.values() for v in variants if v not in {r["variant"] for r in runs}]
+                numbers = {"summary": summary(runs, factors), "not_run": left}
+                write_json(out, {**setting, "seed": list(seeds)[0], **numbers, "runs": runs, **made})
+    console.print(table(summary(known(), factors)))

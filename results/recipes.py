@@ -83,6 +83,7 @@ class Config:
     chars: int = 1_024_000  # that each run reads: 500 steps of the base at nano
     windows: int = 64  # held out, for the score
     samples: int = 16  # masks of each
+    variants: tuple[str, ...] = ()  # these only ("base" is one); the others are left to another process
     smoke: bool = False  # every variant for two tiny steps: does it run?
     out: Path = ROOT / "results" / "recipes.json"
 
@@ -175,11 +176,13 @@ def run(name: str, seed: int, cfg: Config, corpus: Corpus) -> dict:
 
 def main(cfg: Config) -> None:
     cli.one_of(cfg.size, SIZES, "size")
+    for name in cfg.variants:
+        cli.one_of(name, VARIANTS, "variant")
     if cfg.smoke:
         cfg = replace(cfg, size="tiny", chars=2048, windows=2, samples=2, seeds=cfg.seeds[:2])
     corpus = load_corpus("playlets" if cfg.smoke else "shakespeare", min_length=SIZES[cfg.size]["seq_len"])
     setting = {"windows": cfg.windows, "samples": cfg.samples, "chars": cfg.chars, "sizes": SIZES[cfg.size]}
-    search(cfg.out, setting, FACTORS, cfg.seeds, lambda name, seed: run(name, seed, cfg, corpus))
+    search(cfg.out, setting, FACTORS, cfg.seeds, lambda name, seed: run(name, seed, cfg, corpus), cfg.variants)
 
 
 if __name__ == "__main__":

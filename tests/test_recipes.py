@@ -9,6 +9,7 @@ import torch
 
 from microdlm import attention, search
 from microdlm.corpus import Corpus
+from microdlm.errors import UserError
 from microdlm.likelihood import exact_curve
 from microdlm.runs import ROOT, read_json
 from microdlm.tokenizers import CharTokenizer
@@ -177,6 +178,32 @@ def test_the_search_runs_whole_and_goes_on_where_it_was(recipes, tmp_path):
     again = json.loads(out.read_text())["runs"]
     assert again[:-1] == kept  # only what was missing has run, and gives the very number it gave
     assert [r["nelbo"] for r in numbers["runs"] if r not in kept] == [again[-1]["nelbo"]]
+
+
+def test_two_processes_share_a_search(tmp_path):
+    """The other one writes while this one trains. Killed: what was read at the start is written at the end; a named
+    variant is passed over, or another runs."""
+    out, factors = tmp_path / "shared.json", {"base": {"base": {}}, "of": {"one": {}, "two": {}, "three": {}}}
+
+    def other(name, seed):
+        return {"nelbo": 2.0 + seed / 8, "seconds": 1.0}
+
+    def ours(name, seed):
+        search.search(out, {"chars": 7}, factors, (0, 1), other, {"base", "two"})
+        return {"nelbo": 1.5 + seed / 8, "seconds": 1.0}
+
+    search.search(out, {"chars": 7}, factors, (0, 1), ours, {"one"})
+    numbers = read_json(out)
+    ran = {(r["variant"], r["seed"]): r["nelbo"] for r in numbers["runs"]}
+    assert ran == {(n, s): (1.5 if n == "one" else 2.0) + s / 8 for n in ("base", "one", "two") for s in (0, 1)}
+    assert len(numbers["runs"]) == 6 and numbers["not_run"] == ["three"]
+    assert [(r["variant"], r.get("difference")) for r in numbers["summary"]] == [
+        ("base", None),
+        ("one", -0.5),
+        ("two", 0),
+    ]
+    with pytest.raises(UserError, match="another --out"):
+        search.search(out, {"chars": 8}, factors, (0, 1), other)
 
 
 def test_every_variant_is_another_training_than_the_base(recipes, tmp_path):
