@@ -8,7 +8,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from sections import ablations, budgets, quality, recipes, tales
+from sections import ablations, budgets, quality, recipes, recipes_again, tales
 from sections_of_costs import growth, speed
 from sections_of_epochs import epochs
 from sections_of_trust import promises, suite
@@ -34,6 +34,7 @@ COMMANDS = {  # command: what it writes
     "python results/sampling_frontier.py": "sampling_frontier.json",
     "python results/sampling_speed.py": "sampling_speed.json",
     "python results/recipes.py": "recipes.json",
+    "python results/recipes.py --size small …": "recipes_small.json",
     "python results/ablations.py": "ablations.json",
     "python results/time_to_quality.py": "time_to_quality.json",
     "python results/time_to_quality.py --size small …": "time_to_quality_small.json",
@@ -70,7 +71,7 @@ CORES = [  # what, command, what stands here when it is done; it is done when th
     ),
     ("the rest of the search", "`python results/recipes.py` goes on where it was", "recipes.json"),
     (
-        "does what helps a short training help a longer and larger one?",
+        "the rest of the same at a larger size; goes on where it was",
         "`python results/recipes.py --size small --chars 4096000 --out results/recipes_small.json`",
         "recipes_small.json",
     ),
@@ -164,6 +165,7 @@ def state(name: str) -> str:
 
 SECTIONS = {
     "recipes.json": ("summary", recipes),
+    "recipes_small.json": ("summary", lambda numbers: recipes_again(numbers, read("recipes.json"))),
     "ablations.json": ("summary", ablations),
     "time_to_quality.json": ("marks", quality),
     "time_to_quality_small.json": ("marks", partial(quality, name="time_to_quality_small")),

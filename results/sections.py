@@ -3,14 +3,8 @@
 
 def recipes(numbers: dict) -> str:
     """What helped, what hurt, what did neither clearly, what has not run."""
-    base, *rows = numbers["summary"]
-    seeds, rows = len(base["seeds"]), sorted(rows, key=lambda r: r.get("difference", 0))
-    whole = [r for r in rows if len(r["seeds"]) == seeds]
-    groups = {
-        "helped": [r for r in whole if r["clear"] and r["difference"] < 0],
-        "hurt": [r for r in whole if r["clear"] and r["difference"] > 0],
-        "no clear difference": [r for r in whole if not r["clear"]],
-    }
+    base, rows, groups = verdicts(numbers)
+    seeds, whole = len(base["seeds"]), sum(groups.values(), [])
     net = numbers["sizes"]
     text = [
         "\n## Which recipe trains best?\n",
@@ -33,6 +27,43 @@ def recipes(numbers: dict) -> str:
     missing = [r["variant"] for r in part] + numbers["not_run"]
     text += [f"\nNot yet run with all seeds: {'; '.join(missing) if missing else 'nothing'}.\n"]
     return "\n".join([*text, f"Numbers: `results/recipes.json`, made by `{numbers['made_by']['command']}`."])
+
+
+def verdicts(numbers: dict) -> tuple[dict, list[dict], dict[str, list[dict]]]:
+    """The base, the other rows with the best first, and those of them that have run with all its seeds by verdict."""
+    base, *rows = numbers["summary"]
+    rows = sorted(rows, key=lambda r: r.get("difference", 0))
+    whole = [r for r in rows if len(r["seeds"]) == len(base["seeds"])]
+    groups = {
+        "helped": [r for r in whole if r["clear"] and r["difference"] < 0],
+        "hurt": [r for r in whole if r["clear"] and r["difference"] > 0],
+        "no clear difference": [r for r in whole if not r["clear"]],
+    }
+    return base, rows, groups
+
+
+def recipes_again(numbers: dict, first: dict) -> str:
+    """The same variants on a larger network that reads more, beside what they were worth in the first search."""
+    base, rows, groups = verdicts(numbers)
+    net, seeds = numbers["sizes"], len(base["seeds"])
+    before = {r["variant"]: (r, verdict) for verdict, mine in verdicts(first)[2].items() for r in mine}
+    text = [
+        "\n### Does the same help a larger network that reads more?\n",
+        f"{net['n_layer']} layers, {net['n_head']} heads and width {net['d_model']}; each run reads "
+        f"{numbers['chars']:,} characters, {numbers['chars'] / first['chars']:.0f} times as many as above. The base is "
+        f"the same but for windows of {net['seq_len']}, and reaches **≤ {base['nelbo']:.4f}** on "
+        f"{numbers['windows']} held-out windows of that length. Differences as above, over {seeds} seeds.\n",
+        "| changed | | here, nats | verdict here | above, nats | verdict above |",
+        "|---|---|---:|---|---:|---|",
+    ]
+    for verdict, mine in groups.items():
+        for r in mine:
+            was, said = before[r["variant"]]
+            text.append(f"{line(r, verdict)} {was['difference']:+.4f} ± {was['stderr']:.4f} | {said} |")
+    whole = {r["variant"] for mine in groups.values() for r in mine}
+    missing = [r["variant"] for r in rows if r["variant"] not in whole] + numbers["not_run"]
+    text += [f"\nNot yet run with all seeds: {'; '.join(missing) if missing else 'nothing'}.\n"]
+    return "\n".join([*text, "Numbers: `results/recipes_small.json`, where each run says which command made it."])
 
 
 def base_of(numbers: dict) -> str:

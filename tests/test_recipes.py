@@ -359,6 +359,22 @@ def test_what_reading_on_costs_is_the_end_of_the_longest_run_that_nothing_holds_
     assert "2 times (diffusion: 10, 30, 100 epochs; gpt: 10, 30 epochs) or 7 times (gpt: 300 epochs);" in looks
 
 
+def test_a_search_at_another_size_stands_beside_the_first(page):
+    """By name, not by place: the other size has its own order and has not run everything."""
+    base = {"factor": "base", "variant": "base", "nelbo": 1.7654, "seeds": [0, 1, 2]}
+    first = [row("one", -0.2, True), row("two", 0.3, True), row("three", -0.1, False)]
+    here = [row("two", -0.4, True), row("one", 0.1, False), row("three", 0.5, True, 2)]
+    size = {"sizes": {"n_layer": 4, "n_head": 4, "d_model": 128, "seq_len": 256}, "chars": 400, "windows": 64}
+    numbers = size | {"summary": [base, *here], "not_run": ["four"]}
+    text = page.recipes_again(numbers, {"summary": [base, *first], "chars": 100})
+    lines = [line for line in text.splitlines() if "±" in line]
+    assert len(lines) == 2 and "three" not in "".join(lines)
+    assert lines[0].endswith("two | -0.4000 ± 0.0123 | helped | +0.3000 ± 0.0123 | hurt |")
+    assert lines[1].endswith("one | +0.1000 ± 0.0123 | no clear difference | -0.2000 ± 0.0123 | helped |")
+    assert "400 characters, 4 times as many" in text and "≤ 1.7654" in text
+    assert "Not yet run with all seeds: three; four." in text
+
+
 def test_the_page_says_what_an_option_is_worth(page):
     rows = [row("good", -0.2, True), row("bad", 0.3, True), row("noise", -0.4, False), row("half", -0.9, True, 2)]
     base = {"factor": "base", "variant": "base", "nelbo": 2.3456, "seeds": [0, 1, 2]}
