@@ -5,11 +5,11 @@
 Two cores: --size nano --share 0.05 --windows 64 --samples 4 --evals 10 --compile, once with --only diffusion
 --epochs 10 30 100 300 and once, at the same time, with --only gpt --epochs 10 30: both write to the same file. Then
 with --evals 100 --patience 25 --epochs 10 30 100 300 1000: whoever reads on for long passes his best moment early, a
-GPT from 100 epochs on.
+GPT from 100 epochs on. The same with --tries and the names in RATES asks whether another rate had been better.
 
 For every number of epochs, each twin tries its regularisers with the first seed. Which is best, and after which step
-a run was best, one half of the held-out windows decides; the number that counts comes from the other half. The best
-then runs with the other seeds. A GPT's value is exact, a diffusion model's is a bound.
+a run was best, some of the held-out windows decide. Then the best runs with every seed, and what counts is measured on
+all the other windows, at its best moment. A GPT's value is exact, a diffusion model's is a bound.
 """
 
 import math
@@ -22,7 +22,7 @@ import torch
 from filelock import FileLock
 from rich.progress import track
 from rich.table import Table
-from torch import Tensor
+from torch import Tensor, nn
 
 from microdlm import cli
 from microdlm.corpus import Corpus, load_corpus
@@ -51,6 +51,7 @@ class Regulariser:
     dropout: float = 0.0
     weight_decay: float = 0.1
     masked_inputs: float = 0.0  # GPT: the largest share of its input that is hidden (each text draws its own)
+    rate: float = 1.0  # times the twin's learning rate
 
 
 REGULARISERS = {
@@ -60,8 +61,17 @@ REGULARISERS = {
     "weight decay 1": Regulariser(weight_decay=1.0),
     "dropout 0.3, weight decay 1": Regulariser(dropout=0.3, weight_decay=1.0),
 }
-MASKED = {"masked inputs": Regulariser(masked_inputs=0.3), "both": Regulariser(dropout=0.2, masked_inputs=0.3)}
+MASKED = {
+    "masked inputs": Regulariser(masked_inputs=0.3),
+    "both": Regulariser(dropout=0.2, masked_inputs=0.3),
+    "masked inputs, weight decay 1": Regulariser(weight_decay=1.0, masked_inputs=0.3),
+}
 TRIED = {"diffusion": REGULARISERS, "gpt": REGULARISERS | MASKED}
+RATES = {  # asked for by name only
+    f"{name}, rate {word}": replace(REGULARISERS[name], rate=rate)
+    for name in ("weight decay 1", "dropout 0.3, weight decay 1")
+    for word, rate in (("halved", 0.5), ("doubled", 2.0))
+}
 
 
 @dataclass(frozen=True)
@@ -72,8 +82,8 @@ class Config:
     lr: tuple[float, ...] = (6e-3, 3e-3)  # of diffusion, of GPT: the peak, with Muon
     evals: int = 20  # chances to be the best of a run
     patience: int = 0  # a run ends after so many chances without a new best; 0: never. With no regulariser it goes on
-    windows: int = 128  # held out; the even ones choose, the odd ones count
-    samples: int = 16  # masks of each
+    windows: int = 128  # held out, that choose; all the others count
+    samples: int = 16  # masks of each that chooses; those that count have 16
     seeds: tuple[int, ...] = (0, 1, 2)
     only: str | None = None  # diffusion or gpt; the other is left to another process
     tries: tuple[str, ...] = ()  # these regularisers only, with every seed; the others are left to another process
@@ -88,18 +98,25 @@ class Best:
     """The best moment of a run so far, by the windows that choose."""
 
     chosen_by: float = math.inf
-    score: Estimate | None = None  # on the windows that count
     step: int = 0
-    curve: list[tuple[int, float, float]] = field(default_factory=list)  # step, choosing half, counting half
+    weights: dict[str, Tensor] = field(default_factory=dict)
+    curve: list[tuple[int, float]] = field(default_factory=list)  # step, nats on the windows that choose
 
-    def see(self, step: int, chooses: Estimate, counts: Estimate) -> None:
-        self.curve.append((step, chooses.mean, counts.mean))
-        if chooses.mean < self.chosen_by:
-            self.chosen_by, self.score, self.step = chooses.mean, counts, step
+    def see(self, step: int, nats: float, model: nn.Module) -> None:
+        self.curve.append((step, nats))
+        if nats < self.chosen_by:
+            self.chosen_by, self.step = nats, step
+            self.weights = {name: w.clone() for name, w in model.state_dict().items()}
 
     def missed(self) -> int:
         """Chances since the best moment."""
-        return sum(step > self.step for step, *_ in self.curve)
+        return sum(step > self.step for step, _ in self.curve)
+
+
+def split(corpus: Corpus, n: int) -> tuple[Tensor, Tensor]:
+    """The n held-out windows that choose, and all that do not: they count."""
+    every, chooses = corpus.windows(L), corpus.windows(L, n)
+    return chooses, every[~(every[:, None] == chooses).all(-1).any(1)]
 
 
 def loss_of(kind: str, how: Regulariser):
@@ -125,49 +142,58 @@ def score(model: Transformer, kind: str, x_0: Tensor, samples: int) -> Estimate:
 
 def run(kind: str, epochs: int, name: str, seed: int, cfg: Config, corpus: Corpus, device: str) -> dict:
     """One training: the best moment of it, and the whole curve."""
-    how, sizes = TRIED[kind][name], dict(n_layer=1, n_head=2, d_model=16) if cfg.smoke else SIZES[cfg.size]
+    how, sizes = (TRIED[kind] | RATES)[name], dict(n_layer=1, n_head=2, d_model=16) if cfg.smoke else SIZES[cfg.size]
     steps = max(1, round(epochs * len(corpus.train) / (BATCH * L)))
-    lr = cfg.lr[kind == "gpt"]
+    lr = cfg.lr[kind == "gpt"] * how.rate
     train = TrainConfig(steps, BATCH, optimizer="muon", lr=lr, weight_decay=how.weight_decay, seed=seed)
     net = TransformerConfig(len(corpus.tokenizer) + 1, L, **sizes, causal=kind == "gpt", dropout=how.dropout)
     state = State(Transformer(net, torch.Generator().manual_seed(seed)), train, device)
     if cfg.compile:
         torch.compiler.reset()  # of the run before, whose graphs would count against this one
         state.model.compile()
-    x_0, best, loss, start = corpus.windows(L, cfg.windows).to(device), Best(), loss_of(kind, how), time.perf_counter()
+    chooses, counts = (x_0.to(device) for x_0 in split(corpus, cfg.windows))
+    best, loss, start = Best(), loss_of(kind, how), time.perf_counter()
     title = f"{kind}, {epochs} epochs, {name}, seed {seed}"
     for step in track(range(1, steps + 1), title, console=console, transient=True):
         update(state, train, loss, corpus.batch(BATCH, L, state.rng).to(device))
         if due(step, steps, cfg.evals):
-            both = [score(state.weights.eval(), kind, half, cfg.samples) for half in (x_0[::2], x_0[1::2])]
-            best.see(step, *both)
+            best.see(step, score(state.weights.eval(), kind, chooses, cfg.samples).mean, state.weights)
             if cfg.patience and best.missed() >= cfg.patience and how != Regulariser():
                 break  # who goes on without any regulariser shows what reading on costs
-    found = {"nats_per_char": best.score.mean, "stderr": best.score.stderr, "chosen_by": best.chosen_by}
+    state.weights.load_state_dict(best.weights)
+    counted = score(state.weights.eval(), kind, counts, 16)
+    found = {"nats_per_char": counted.mean, "stderr": counted.stderr, "chosen_by": best.chosen_by}
     found |= {"best_step": best.step, "steps": steps, "seconds": time.perf_counter() - start, "curve": best.curve}
+    found |= {"windows": [round(nats, 4) for nats in counted.per_sequence.tolist()]}
     what = {"kind": kind, "epochs": epochs, "regulariser": name, "seed": seed, "compiled": cfg.compile}
     return {**what, **found, "how": asdict(how)}
+
+
+def nats_of(run: dict) -> float:
+    """By which a run is chosen: at its best moment, on all windows that choose (some wrote down two halves of them)."""
+    return min(statistics.mean(halves) for _, *halves in run["curve"])
 
 
 def chosen(runs: list[dict], kind: str, epochs: int, seed: int) -> tuple[str | None, list[str]]:
     """The regulariser that was best with this seed, by the windows that choose, None before any has been tried;
     and those that have not been tried."""
     tried = [r for r in runs if (r["kind"], r["epochs"], r["seed"]) == (kind, epochs, seed)]
-    best = min(tried, key=lambda r: r["chosen_by"], default={"regulariser": None})["regulariser"]
+    best = min(tried, key=nats_of)["regulariser"] if tried else None
     return best, [name for name in TRIED[kind] if name not in {r["regulariser"] for r in tried}]
 
 
 def summary(runs: list[dict], cfg: Config) -> list[dict]:
-    """For each twin and number of epochs: the chosen regulariser, mean and standard error over seeds."""
+    """For each twin and number of epochs: the chosen regulariser, mean and standard error over the seeds that count."""
     rows = []
     for kind, epochs in ((kind, epochs) for kind in TRIED for epochs in cfg.epochs):
         name, untried = chosen(runs, kind, epochs, cfg.seeds[0])
-        if name:
-            mine = [r for r in runs if (r["kind"], r["epochs"], r["regulariser"]) == (kind, epochs, name)]
+        mine = [r for r in runs if (r["kind"], r["epochs"], r["regulariser"]) == (kind, epochs, name)]
+        if mine := [r for r in mine if "windows" in r]:
             values = [r["nats_per_char"] for r in mine]
             error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else mine[0]["stderr"]
             over = "seeds" if len(values) > 1 else "windows"
             row = {"kind": kind, "epochs": epochs, "regulariser": name, "nats_per_char": statistics.mean(values)}
+            row |= {"best_epoch": statistics.mean(epochs * r["best_step"] / r["steps"] for r in mine)}
             rows.append(row | {"stderr": error, "stderr_over": over, "runs": len(values), "untried": untried})
     return rows
 
@@ -195,36 +221,43 @@ def main(cfg: Config) -> None:
     if cfg.only:
         cli.one_of(cfg.only, TRIED, "model")
     for name in cfg.tries:
-        cli.one_of(name, TRIED[cfg.only or "diffusion"], "regulariser")
+        cli.one_of(name, TRIED[cfg.only or "diffusion"] | RATES, "regulariser")
     cfg, device = small(cfg) if cfg.smoke else cfg, pick_device(cfg.device)
     corpus = load_corpus("playlets" if cfg.smoke else "shakespeare", min_length=L)
     n = 2 * BATCH * L if cfg.smoke else round(cfg.share * len(corpus.train))
-    corpus = replace(corpus, train=corpus.train[:n])
+    corpus = replace(corpus, train=corpus.train[:n], val=corpus.val[: 8 * L] if cfg.smoke else corpus.val)
     setting = {"characters": n, "size": cfg.size, "batch": BATCH, "length": L, "seed": cfg.seeds[0]}
+    setting["choose"], setting["count"] = (len(x_0) for x_0 in split(corpus, cfg.windows))
     made = {"made_by": provenance()}
 
     def known() -> list[dict]:
         return read_json(cfg.out)["runs"] if cfg.out.exists() else []
 
-    def once(kind: str, epochs: int, name: str, seed: int) -> None:
-        if (kind, epochs, name, seed) in {(r["kind"], r["epochs"], r["regulariser"], r["seed"]) for r in known()}:
+    def key(r: dict) -> tuple:
+        return r["kind"], r["epochs"], r["regulariser"], r["seed"]
+
+    def once(*what, count: bool) -> None:
+        """A run that was searched before the other windows counted runs again, if now it has to count."""
+        if any(key(r) == what and ("windows" in r or not count) for r in known()):
             return
-        found = run(kind, epochs, name, seed, cfg, corpus, device) | made
+        found = run(*what, cfg, corpus, device) | made
+        kind, epochs, name, seed = what
         console.print(f"{kind}, {epochs} epochs, {name}, seed {seed}: {found['nats_per_char']:.4f}")
         keep(found)
 
     def keep(*found: dict) -> None:
         with FileLock(cfg.out.with_suffix(".lock")):  # another process may have added to it meanwhile
-            runs = [*known(), *found]
+            runs = [*(r for r in known() if key(r) not in map(key, found)), *found]
             rows = summary(runs, cfg)
             write_json(cfg.out, {**setting, "not_run": left(rows, cfg), "summary": rows, "runs": runs, **made})
 
     for epochs, kind in ((epochs, kind) for epochs in cfg.epochs for kind in TRIED if cfg.only in (None, kind)):
-        for name in cfg.tries or TRIED[kind]:
-            once(kind, epochs, name, cfg.seeds[0])
-        for seed in cfg.seeds[1:]:
-            for name in cfg.tries or [chosen(known(), kind, epochs, cfg.seeds[0])[0]]:
-                once(kind, epochs, name, seed)
+        for seed in cfg.seeds if cfg.tries else cfg.seeds[:1]:
+            for name in cfg.tries or TRIED[kind]:
+                once(kind, epochs, name, seed, count=False)
+        for seed in () if cfg.tries else (*cfg.seeds, *cfg.seeds):
+            # The first may come out otherwise the second time, and another be chosen: that is why all come twice.
+            once(kind, epochs, chosen(known(), kind, epochs, cfg.seeds[0])[0], seed, count=True)
     keep()  # whoever ends last has the last word on what is left
     console.print(table(summary(known(), cfg)))
 

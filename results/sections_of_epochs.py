@@ -1,6 +1,7 @@
 """What is said of reading a text again and again: results/README.md, and shorter in README.md."""
 
 import math
+import statistics
 
 from scipy.stats import t as student
 from sections import prose
@@ -15,21 +16,23 @@ def epochs(numbers: dict) -> str:
         prose(
             f"""
             The first {numbers["characters"]:,} characters of Tiny Shakespeare, the networks of `{numbers["size"]}`,
-            Muon, one learning rate for each twin whatever the number of epochs. For each of these each twin
-            chooses among its regularisers by half of the held-out windows, and its best moment too; the value
-            comes from the other half. {looks(numbers["runs"])} GPT: exact. Diffusion: upper bounds.
+            Muon. A run is planned for a number of epochs: that is when its learning rate comes down to zero. For each
+            plan each twin chooses among its regularisers, and its best moment too, by {numbers["choose"]} held-out
+            windows of {numbers["length"]} characters; the value comes from the {numbers["count"]} others.
+            {looks(numbers["runs"])} GPT: exact. Diffusion: upper bounds.
             """
         ),
-        "| epochs | model | nats per character | chosen | runs |",
-        "|---:|---|---:|---|---:|",
+        "| epochs planned | model | nats per character | best after | chosen | runs |",
+        "|---:|---|---:|---:|---|---:|",
     ]
     for r in sorted(numbers["summary"], key=lambda r: (r["epochs"], r["kind"])):
         value = f"{'≤ ' * (r['kind'] == 'diffusion')}{r['nats_per_char']:.3f} ± {r['stderr']:.3f}"
-        text.append(f"| {r['epochs']} | {r['kind']} | {value} | {r['regulariser']} | {r['runs']} |")
+        moment = f"{r['best_epoch']:.0f} epochs"
+        text.append(f"| {r['epochs']} | {r['kind']} | {value} | {moment} | {r['regulariser']} | {r['runs']} |")
     text += [
         "\n± is one standard error over seeds, or over windows where one seed has run. All are scored on the same "
-        "windows, whose choice the first of these does not cover.\n",
-        f"{crossing(numbers['summary'])} {unchecked(numbers['runs'])}{untried(numbers['summary'])}",
+        "windows: how another text would come out, the differences below say.\n",
+        f"{crossing(numbers)} {unchecked(numbers['runs'])}{rates(numbers['runs'])}{untried(numbers['summary'])}",
     ]
     return "\n".join([*text, "\n![Nats per character of both models against epochs](figures/epochs.png)"])
 
@@ -40,39 +43,51 @@ def both(rows: list[dict]) -> dict[int, tuple[dict, dict]]:
     return {n: tuple(of[k, n] for k in KINDS) for n in sorted({n for _, n in of}) if all((k, n) in of for k in KINDS)}
 
 
-def apart(ours: dict, other: dict) -> tuple[float, float, bool]:
-    """Ours less the other in nats, its standard error, and whether 95 % are sure of its sign: Welch's t-test, for one
-    twin may scatter far more than the other."""
-    gap, error = ours["nats_per_char"] - other["nats_per_char"], math.hypot(ours["stderr"], other["stderr"])
-    freedom = error**4 / sum(r["stderr"] ** 4 / (r["runs"] - 1) for r in (ours, other))
+def windows(row: dict, runs: list[dict]) -> list[float]:
+    """Nats on each window that counts, the mean over the seeds of this row."""
+    what = ("kind", "epochs", "regulariser")
+    mine = [r["windows"] for r in runs if "windows" in r and all(r[name] == row[name] for name in what)]
+    return [statistics.mean(values) for values in zip(*mine, strict=True)]
+
+
+def apart(ours: dict, other: dict, runs: list[dict]) -> tuple[float, float, bool]:
+    """Ours less the other in nats; its standard error, from seeds and, window by window, from the text; and whether
+    95 % are sure of its sign, by Welch's t-test with the text as a third sample."""
+    pairs = zip(windows(ours, runs), windows(other, runs), strict=True)
+    d = [a - b for a, b in pairs]
+    parts = [(r["stderr"] ** 2, r["runs"] - 1) for r in (ours, other)]
+    parts.append((statistics.variance(d) / len(d), len(d) - 1))
+    gap, error = ours["nats_per_char"] - other["nats_per_char"], math.sqrt(sum(v for v, _ in parts))
+    freedom = error**4 / sum(v**2 / n for v, n in parts)
     return gap, error, bool(abs(gap) > student.ppf(0.975, freedom) * error)
 
 
-def crossing(rows: list[dict]) -> str:
+def crossing(numbers: dict) -> str:
     """Where, if anywhere, the diffusion model comes to stand below the GPT, and how sure that is."""
-    pairs = both(rows)
-    gaps = [(n, *apart(*pair)) for n, pair in pairs.items()]
+    rows, runs = numbers["summary"], numbers["runs"]
+    gaps = [(n, *apart(*pair, runs)) for n, pair in both(rows).items()]
     if not gaps:
         return "Do they cross? No number of epochs has run with three seeds of both."
     clear = {n: gap > 0 for n, gap, _, sure in gaps if sure}
     below = next((n for n, above in clear.items() if not above), None)
     before = [n for n, above in clear.items() if above and (below is None or n < below)]
-    said = ", ".join(f"{gap:+.3f} ± {error:.3f} nats after {n}" for n, gap, error, _ in gaps)
+    said = ", ".join(f"{gap:+.3f} ± {error:.3f} nats at {n}" for n, gap, error, _ in gaps)
     last = gaps[-1][0]
     if below:
-        verdict = f"the bound is clearly below the GPT's value after {below} epochs"
-        verdict += f", and clearly above it after {before[-1]}" if before else ", the fewest of which we are sure"
+        verdict = f"the bound is clearly below the GPT's value at {below} epochs"
+        verdict += f", and clearly above it at {before[-1]}" if before else ", the fewest of which we are sure"
     elif before and last not in clear:
-        verdict = f"the bound is clearly above it up to {before[-1]}; after {last} the two cannot be told apart"
+        verdict = f"the bound is clearly above it up to {before[-1]}; at {last} the two cannot be told apart"
     else:
         verdict = f"no crossing is seen in up to {last} epochs; the likelihood itself may be better than its bound"
     ours, other = at_best(rows)
-    gap, error, sure = apart(ours, other)
-    stand = [f"{r['nats_per_char']:.3f} ± {r['stderr']:.3f} after {r['epochs']}" for r in (ours, other)]
+    gap, error, sure = apart(ours, other, runs)
+    stand = [f"{r['nats_per_char']:.3f} with {r['epochs']}" for r in (ours, other)]
+    found = f"{gap:+.3f} ± {error:.3f}, {'clearly apart' if sure else 'which is not clear'}"
     return (
-        f"Do they cross? The diffusion model's bound less the GPT's value is {said} epochs: {verdict} (Welch's t-test, "
-        f"95 %). Nobody has to read a text as often as he may: at their best they stand ≤ {stand[0]} epochs against "
-        f"{stand[1]}, {gap:+.3f} ± {error:.3f}, {'clearly apart' if sure else 'which is not clear'} by the same test."
+        f"Do they cross? The diffusion model's bound less the GPT's value is {said} epochs planned: {verdict}. Each "
+        f"may plan as it likes: at their best they stand ≤ {stand[0]} epochs against {stand[1]}, {found}. ± here is "
+        "over seeds and, window by window, over the text; clear is what 95 % of Welch's t-test are sure of."
     )
 
 
@@ -83,7 +98,7 @@ def at_best(rows: list[dict]) -> list[dict]:
 
 def scarce(numbers: dict) -> str:
     """The same for the README: where the twins stand, and what reading on costs."""
-    text = ["| epochs | diffusion | GPT |", "|---:|---:|---:|"]
+    text = ["| epochs planned | diffusion | GPT |", "|---:|---:|---:|"]
     for n, pair in both(numbers["summary"]).items():
         ours, other = (f"{r['nats_per_char']:.3f} ± {r['stderr']:.3f}" for r in pair)
         text.append(f"| {n} | ≤ {ours} | {other} |")
@@ -92,22 +107,28 @@ def scarce(numbers: dict) -> str:
             *text,
             f"\nThe networks of `{numbers['size']}`, {numbers['characters']:,} characters of Tiny Shakespeare; "
             "nats per character of held-out text. Regulariser and moment were chosen by other held-out text. "
-            "± is one standard error over three seeds, on the same windows for all, whose choice it does not cover. "
+            "± is one standard error over three seeds, on the same windows for all. "
             f"{unchecked(numbers['runs'])}{untried(numbers['summary'])} Numbers: `results/epochs.json`, where each run "
             "says which command made it.",
         ]
     )
 
 
+def plain(runs: list[dict]) -> dict[tuple[str, int], list[list]]:
+    """Twin and number of epochs -> the curve of the run that nothing regularises and nothing ends early."""
+    return {(r["kind"], r["epochs"]): r["curve"] for r in runs if (r["regulariser"], r["seed"]) == ("none", 0)}
+
+
 def looks(runs: list[dict]) -> str:
-    """How often a whole run is looked at: those without a regulariser never end early."""
-    plain = {(r["kind"], r["epochs"]): len(r["curve"]) for r in runs if (r["regulariser"], r["seed"]) == ("none", 0)}
-    said = []
-    for times in sorted(set(plain.values())):
-        of = {k: [str(n) for kind, n in sorted(plain) if kind == k and plain[k, n] == times] for k in KINDS}
+    """How often a whole run is looked at."""
+    times, said = {of: len(curve) for of, curve in plain(runs).items()}, []
+    for n in sorted(set(times.values())):
+        of = {
+            k: [str(epochs) for kind, epochs in sorted(times) if (kind, times[kind, epochs]) == (k, n)] for k in KINDS
+        }
         where = [f"{kind}: {', '.join(epochs)} epochs" for kind, epochs in of.items() if epochs]
-        said.append(f"{times} times ({'; '.join(where)})")
-    return f"A whole run is looked at {' or '.join(said)}; between two looks a better moment may pass."
+        said.append(f"{n} times ({'; '.join(where)})")
+    return f"While it chooses, a run is looked at {' or '.join(said)}; between two looks a better moment may pass."
 
 
 def untried(rows: list[dict]) -> str:
@@ -122,10 +143,26 @@ def untried(rows: list[dict]) -> str:
 
 def unchecked(runs: list[dict]) -> str:
     """What reading on costs whom nothing holds back."""
-    plain = [r for r in runs if r["regulariser"] == "none" and r["seed"] == 0]
-    most = max(set.intersection(*({r["epochs"] for r in plain if r["kind"] == kind} for kind in KINDS)))
-    ours, other = (next(r["curve"][-1][2] for r in plain if (r["kind"], r["epochs"]) == (k, most)) for k in KINDS)
+    curves = plain(runs)
+    most = max(set.intersection(*({n for kind, n in curves if kind == k} for k in KINDS)))
+    ours, other = (statistics.mean(curves[kind, most][-1][1:]) for kind in KINDS)
     return (
         f"With no regulariser and no early stop, {most} epochs end at ≤ {ours:.3f} for diffusion and at {other:.3f} "
-        "for the GPT (seed 0)."
+        "for the GPT (seed 0, the windows that choose)."
     )
+
+
+def chosen_by(run: dict) -> float:
+    """What a run is chosen by: its best moment on the windows that choose."""
+    return min(statistics.mean(nats) for _, *nats in run["curve"])
+
+
+def rates(runs: list[dict]) -> str:
+    """What another learning rate would have been worth, where it was asked."""
+    of = {(r["kind"], r["epochs"], r["regulariser"], r["seed"]): chosen_by(r) for r in runs}
+    said = []
+    for (kind, n, name, seed), value in sorted(of.items()):
+        if ", rate " in name and seed == 0:
+            usual, rate = name.split(", rate ")
+            said.append(f"{rate} {value - of[kind, n, usual, seed]:+.3f} ({kind}, {n} epochs, {usual})")
+    return f" Another learning rate, in nats on the windows that choose, seed 0: {'; '.join(said)}." if said else ""

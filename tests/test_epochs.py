@@ -30,49 +30,87 @@ def value(nats: float) -> Estimate:
     return Estimate(nats, 0.1, torch.zeros(1))
 
 
-def test_the_best_moment_is_chosen_by_one_half_and_scored_by_the_other(epochs):
-    best = epochs.Best()
-    for step, chooses, counts in ((1, 3.0, 2.0), (2, 2.0, 2.5), (3, 2.5, 1.0)):
-        best.see(step, value(chooses), value(counts))
-    assert (best.step, best.chosen_by, best.score.mean) == (2, 2.0, 2.5)  # not 1.0, which nothing chose
-    assert best.curve == [(1, 3.0, 2.0), (2, 2.0, 2.5), (3, 2.5, 1.0)]
+def test_the_weights_that_count_are_those_of_the_best_moment(epochs):
+    best, model = epochs.Best(), torch.nn.Linear(1, 1)
+    for step, nats in ((1, 3.0), (2, 2.0), (3, 2.5)):
+        torch.nn.init.constant_(model.weight, step)  # in place, as training does
+        best.see(step, nats, model)
+    assert (best.step, best.chosen_by, best.weights["weight"].item()) == (2, 2.0, 2.0)
+    assert best.curve == [(1, 3.0), (2, 2.0), (3, 2.5)] and best.missed() == 1
+
+
+def test_what_counts_has_chosen_nothing(epochs):
+    """Every held-out window either chooses or counts, none does both."""
+    corpus = load_corpus("playlets", min_length=256)
+    corpus = replace(corpus, val=corpus.val[: 9 * 256 + 7])
+    chooses, counts = epochs.split(corpus, 4)
+    assert len(chooses) == 4 and len(counts) == 5
+    assert sorted((*chooses.tolist(), *counts.tolist())) == sorted(corpus.windows(256).tolist())
+
+
+def test_a_run_is_measured_at_its_best_moment_on_the_windows_that_count(epochs, monkeypatch):
+    """Killed: the last weights, or the windows that choose."""
+    corpus = load_corpus("playlets", min_length=256)
+    corpus = replace(corpus, train=corpus.train[: 8 * 16 * 256], val=corpus.val[: 8 * 256])
+    seen, real = [], epochs.score
+
+    def score(model, kind, x_0, samples):
+        found = real(model, kind, x_0, samples)
+        seen.append((tuple(map(tuple, x_0.tolist())), {k: w.clone() for k, w in model.state_dict().items()}))
+        return value([9.0, 1.0, 8.0, 7.0][len(seen) - 1]) if len(seen) <= 4 else found
+
+    monkeypatch.setattr(epochs, "score", score)
+    found = epochs.run("gpt", 1, "none", 0, epochs.Config(smoke=True, evals=4, windows=3), corpus, "cpu")
+    moments, (counts, last) = seen[:4], seen[4]
+    assert len(seen) == 5 and len(counts) == 5 and not set(counts) & set(moments[0][0])
+    assert all(torch.equal(last[k], moments[1][1][k]) for k in last)
+    assert not all(torch.equal(last[k], moments[3][1][k]) for k in last)
+    assert (found["best_step"], found["chosen_by"], len(found["windows"])) == (4, 1.0, 5)
+    assert found["nats_per_char"] == pytest.approx(sum(found["windows"]) / 5, abs=1e-4)
 
 
 def test_a_run_out_of_patience_ends_unless_nothing_regularises_it(epochs, monkeypatch):
     """The third chance is the best, and the two after it are not; the plain run is seen to its end all the same."""
-    nats = {chance: value(3.0 + abs(chance - 3)) for chance in range(1, 9)}
+    nats = {chance: value(3.0 + abs(chance - 3)) for chance in range(1, 10)}  # the ninth is on the windows that count
     corpus = load_corpus("playlets", min_length=256)
     corpus = replace(corpus, train=corpus.train[: 4 * 16 * 256])  # four steps an epoch
-    cfg = epochs.Config(smoke=True, evals=8, windows=2)
+    corpus, cfg = replace(corpus, val=corpus.val[: 3 * 256]), epochs.Config(smoke=True, evals=8, windows=2)
     for name, patience, last in (("dropout 0.1", 2, 5), ("dropout 0.1", 0, 8), ("none", 2, 8)):
-        seen = iter(chance for n in nats for chance in (n, n))  # both halves at every chance
+        seen = iter(nats)
         monkeypatch.setattr(epochs, "score", lambda *_, seen=seen: nats[next(seen)])
         found = epochs.run("gpt", 2, name, 0, replace(cfg, patience=patience), corpus, "cpu")
         assert (found["best_step"], found["curve"][-1][0], found["steps"]) == (3, last, 8)
 
 
-def some(epochs, kind: str, name: str, seed: int, chooses: float, counts: float) -> dict:
-    run = {"kind": kind, "epochs": 10, "regulariser": name, "seed": seed, "chosen_by": chooses, "stderr": 0.25}
-    return run | {"nats_per_char": counts}
+def some(epochs, kind: str, name: str, seed: int, chooses: float, counts: float | None) -> dict:
+    run = {"kind": kind, "epochs": 10, "regulariser": name, "seed": seed, "curve": [[1, 9.0], [2, chooses], [3, 5.0]]}
+    run |= {"best_step": 2, "steps": 3}
+    return run | ({} if counts is None else {"nats_per_char": counts, "stderr": 0.25, "windows": [counts] * 2})
 
 
-def test_the_regulariser_is_chosen_by_the_half_that_chooses_among_those_that_were_tried(epochs):
+def test_the_regulariser_is_chosen_by_the_windows_that_choose_among_those_that_were_tried(epochs):
     names = list(epochs.TRIED["gpt"])
     runs = [some(epochs, "gpt", name, 0, 2.0 + i, 3.0 - i) for i, name in enumerate(names)]
     assert epochs.chosen(runs, "gpt", 10, 0) == (names[0], [])  # whose score is the worst
     assert epochs.chosen(runs[2:], "gpt", 10, 0) == (names[2], names[:2])
     assert epochs.chosen(runs, "diffusion", 10, 0) == (None, list(epochs.TRIED["diffusion"]))
+    halves = some(epochs, "gpt", "of halves", 0, 0.0, 1.0) | {"curve": [[1, 1.0, 4.0], [2, 2.2, 1.4], [3, 1.0, 2.9]]}
+    assert epochs.nats_of(halves) == pytest.approx(1.8)  # not 1.0, nor 1.4: both halves choose
+    assert epochs.chosen([*runs, halves], "gpt", 10, 0)[0] == "of halves"
 
 
-def test_the_error_is_over_seeds_where_there_are_some(epochs):
+def test_a_row_counts_what_was_measured_on_the_windows_that_count(epochs):
+    """A run that was only searched decides which is chosen, and is no part of the mean."""
     cfg = epochs.Config(epochs=(10,))
-    runs = [some(epochs, "gpt", name, 0, 2.0 + i, 1.0) for i, name in enumerate(epochs.TRIED["gpt"])]
+    runs = [some(epochs, "gpt", name, 0, 2.0 + i, None) for i, name in enumerate(epochs.TRIED["gpt"])]
+    assert epochs.summary(runs, cfg) == []
+    runs[0] = some(epochs, "gpt", "none", 0, 2.0, 1.0)
     (row,) = epochs.summary(runs, cfg)
     assert (row["stderr"], row["stderr_over"], row["runs"]) == (0.25, "windows", 1)
     runs += [some(epochs, "gpt", "none", seed, 9.0, 1.0 + seed) for seed in (1, 2)]
     (row,) = epochs.summary(runs, cfg)
     assert row["nats_per_char"] == pytest.approx(2.0) and row["stderr"] == pytest.approx(1 / math.sqrt(3))
-    assert (row["stderr_over"], row["runs"]) == ("seeds", 3)
+    assert (row["stderr_over"], row["runs"], row["best_epoch"]) == ("seeds", 3, pytest.approx(20 / 3))
 
 
 def test_what_is_left_is_every_pair_that_lacks_a_seed_or_a_regulariser(epochs):
@@ -124,6 +162,12 @@ def test_epochs_runs_whole_and_goes_on_where_it_was(epochs, tmp_path):
     again = json.loads(out.read_text())["runs"]
     changing = {"seconds": 0, "made_by": 0}
     assert [r | changing for r in again] == [r | changing for r in numbers["runs"]]
+    searched = [{k: v for k, v in r.items() if k not in ("windows", "nats_per_char")} for r in again]
+    out.write_text(json.dumps(numbers | {"runs": searched}))  # as if all had run before the other windows counted
+    epochs.main(epochs.Config(smoke=True, out=out))
+    counted = json.loads(out.read_text())
+    assert sum("windows" in r for r in counted["runs"]) == 2 * 2 * 2  # the chosen ones, with both seeds
+    assert counted["summary"] == numbers["summary"] and len(counted["runs"]) == len(again)
 
 
 def test_two_processes_share_one_file(epochs, tmp_path, monkeypatch):
@@ -159,6 +203,10 @@ def test_a_process_may_take_some_regularisers_over(epochs, tmp_path, monkeypatch
     assert len(asked) == len(set(asked)) == 2 * (len(epochs.TRIED["gpt"]) + 2)  # "both" is best, and has run
     rows = json.loads(out.read_text())["summary"]
     assert [(r["regulariser"], r["runs"]) for r in rows] == [("both", 2)] * 2
+    asked.clear()
+    epochs.main(replace(cfg, tries=("weight decay 1, rate halved",)))
+    assert len(asked) == 4 and {name for *_, name, _ in asked} == {"weight decay 1, rate halved"}
+    assert not any("gpt" in name for name in json.loads(out.read_text())["not_run"])  # nobody lacks it
     with pytest.raises(UserError, match="regulariser"):
         epochs.main(replace(cfg, tries=("bot",)))
 
