@@ -139,8 +139,13 @@ def test_how_many_times_less_is_found_for_each_seed_and_then_averaged(quality):
         {"recipe": "plain", "seed": 1, "points": curve((400, 3.0), (1600, 2.0))},
         *({"recipe": "ours", "seed": s, "points": curve((100, 3.0))} for s in (0, 1)),
         *({"recipe": "ours", "seed": s, "points": curve((400, 2.0))} for s in (0, 1)),
+        *({"recipe": quality.TUNED, "seed": s, "points": curve((200, 3.0), (3200, 2.0 - s))} for s in (0, 1)),
     ]
     found = quality.compare(runs, (0, 1), [2.5, 1.5])
+    tuned = [200 * 16**0.5, 200 * 16**0.5]  # half of the way down to 2.0, half of the way down to 1.0
+    assert found["times_less_tuned"]["chars"]["value"] == pytest.approx((1600 / tuned[0] + 1600 / tuned[1]) / 2)
+    assert found["times_less_than_tuned"]["chars"]["value"] == pytest.approx((tuned[0] / 200 + tuned[1] / 400) / 2)
+    assert found["times_less_than_tuned"]["flops"] == pytest.approx(found["times_less_than_tuned"]["chars"])
     assert found["plain_end"]["value"] == pytest.approx(2.25)
     assert found["times_less"]["chars"]["value"] == pytest.approx((1600 / 200 + 1600 / 400) / 2)
     assert found["times_less"]["chars"]["stderr"] == pytest.approx(2.0)
@@ -219,11 +224,13 @@ def test_time_to_quality_runs_whole(quality, tmp_path):
     quality.main(quality.Config(smoke=True, out=out))
     numbers = json.loads(out.read_text())
     assert [(r["recipe"], r["seed"]) for r in numbers["runs"]] == [
-        *((recipe, seed) for seed in (0, 1) for recipe in ("plain", "ours", "ours")),
+        *((recipe, seed) for seed in (0, 1) for recipe in ("plain", "ours", "ours", quality.TUNED)),
         *[(quality.LARGE, 0)] * 2,
     ]
     assert [p["chars"] for p in numbers["runs"][0]["points"]] == [4 * 1024, 8 * 1024]
-    assert {"marks", "times_less", "plain_end", "made_by"} <= numbers.keys()
+    assert {"marks", "times_less", "times_less_tuned", "times_less_than_tuned", "plain_end"} <= numbers.keys()
+    quality.main(quality.Config(smoke=True, out=out))
+    assert json.loads(out.read_text())["runs"] == numbers["runs"]  # nothing was left to run
 
 
 def test_what_the_readme_says_of_the_recipe_is_what_was_measured():
