@@ -108,16 +108,17 @@ def exact(numbers: dict, folder: Path) -> None:
 
 def quality(numbers: dict, folder: Path, name: str = "time_to_quality") -> None:
     """One curve a recipe, the mean over seeds at each number of characters; ours is a run for each point."""
-    axis = {"xlabel": "characters read", "ylabel": "at most, nats per character", "xscale": "log"}
+    axis = {"xlabel": "characters read (± one standard error over seeds)", "xscale": "log"}
+    axis["ylabel"] = "at most, nats per character"
     with figure(folder / f"{name}.png") as (_, ax):
-        for recipe, look in {"plain": (COLOURS["other"], "^", "-"), "ours": (COLOURS["diffusion"], "o", "--")}.items():
+        looks = {"plain": ("other", "^", "-"), "AdamW, tuned": ("another", "P", "--"), "ours": ("diffusion", "o", "--")}
+        for recipe, (colour, marker, line) in looks.items():
             points = [p for run in numbers["runs"] if run["recipe"] == recipe for p in run["points"]]
             x = sorted({p["chars"] for p in points})
             values = [np.array([p["nelbo"] for p in points if p["chars"] == n]) for n in x]
-            y, error = [v.mean() for v in values], [1.96 * v.std(ddof=1) / len(v) ** 0.5 for v in values]
-            colour, marker, line = look
-            ax.errorbar(x, y, error, color=colour, marker=marker, ls=line, lw=1.5)
-            ax.annotate(recipe, (x[-1], y[-1]), (8, 4), textcoords="offset points", color=colour)
+            y, error = [v.mean() for v in values], [v.std(ddof=1) / len(v) ** 0.5 for v in values]
+            ax.errorbar(x, y, error, color=COLOURS[colour], marker=marker, ls=line, lw=1.5)
+            ax.annotate(recipe, (x[-1], y[-1]), (8, 4), textcoords="offset points", color=COLOURS[colour])
         ax.axhline(end := numbers["plain_end"]["value"], color="black", lw=1, ls=":", zorder=0)
         place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "ha": "right", "va": "top"}
         ax.annotate("where plain ends", (0.93, end), (0, -4), fontsize=9, **place)  # ours never comes that far right
