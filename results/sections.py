@@ -128,6 +128,7 @@ def quality(numbers: dict, name: str = "time_to_quality") -> str:
     shown = ("plain", "AdamW, tuned", "ours")
     rows = [r for r in numbers["marks"] if any(r[name] for name in shown)]
     times, end = numbers["times_less"], numbers["plain_end"]
+    tuned, rest = (factor(numbers[f"times_less_{name}"]["chars"]) for name in ("tuned", "than_tuned"))
     text = [
         f"\n## How much text does a quality take at `{numbers['size']}`?\n",
         "The plain recipe: AdamW at a constant 3e-4, each character hidden with probability t, the mean over all that "
@@ -141,9 +142,9 @@ def quality(numbers: dict, name: str = "time_to_quality") -> str:
         f"\nTo where the plain recipe ends (≤ {end['value']:.3f} ± {end['stderr']:.3f}), ours takes "
         f"{factor(times['chars'])} times fewer characters and {factor(times['flops'])} times fewer operations, counted "
         "by a formula (Muon takes some of its own). Part of that is the rate, the batch and the way down to zero: "
-        f"tuned AdamW takes {factor(numbers['times_less_tuned']['chars'])} times fewer characters than the plain recipe, "
-        f"and ours {factor(numbers['times_less_than_tuned']['chars'])} times fewer than that. ± is one standard error over "
-        "seeds; between two runs a curve is taken for straight in the logarithm of the characters, which is not in it. "
+        f"tuned AdamW takes {tuned} times fewer characters than the plain recipe, and ours {rest} times fewer than "
+        "that. ± is one standard error over seeds; between two runs a curve is taken for straight in the logarithm of "
+        "the characters, which is not in it. "
         f"Who knows only how frequent each character is stands at {numbers['unigram']:.3f} on these windows; nothing "
         f"here says how long the lead lasts. Numbers: `results/{name}.json`, where each run says how it was made.",
         f"\nAlso tried: {tried(numbers['runs'])} (one seed).",
