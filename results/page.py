@@ -8,9 +8,10 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from sections import ablations, budgets, quality, recipes, recipes_again, tales
+from sections import budgets, quality, tales
 from sections_of_costs import growth, speed
 from sections_of_epochs import epochs
+from sections_of_recipes import ablations, recipes, recipes_again
 from sections_of_trust import promises, suite
 
 from microdlm.runs import ROOT, read_json
