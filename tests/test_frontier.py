@@ -229,9 +229,10 @@ def test_small_from_end_to_end_and_again_from_what_was_kept(
 ):
     few = ("ancestral", "ancestral", {}, "num_steps", {4: (0.5, 1)})
     monkeypatch.setattr(frontier, "PLAN", [few, frontier.PLAN[-1]])
-    cfg = frontier.Config(smoke=True, judge="shakespeare-gpt", out=tmp_path, points=tmp_path / "runs" / "points.json")
+    how = dict(judge="shakespeare-gpt", out=tmp_path / "frontier.json", points=tmp_path / "runs" / "points.json")
+    cfg = frontier.Config(smoke=True, **how)
     frontier.main(cfg)
-    text = (tmp_path / "sampling_frontier.json").read_text()
+    text = cfg.out.read_text()
     numbers, kept = json.loads(text, parse_constant=lambda c: pytest.fail(f"{c} is not JSON")), cfg.points.read_text()
     assert numbers["judge_wrote_nothing"] is False and numbers["made_by"]["threads"] == 1
     assert isinstance(numbers["seed"], int) and numbers["corpus"]["sha256"].startswith("86c4")
@@ -246,7 +247,7 @@ def test_small_from_end_to_end_and_again_from_what_was_kept(
     measured, measure = [], frontier.Bench.measure
     monkeypatch.setattr(frontier.Bench, "measure", lambda *a, **how: measured.append(how) or measure(*a, **how))
     frontier.main(cfg)
-    again = json.loads((tmp_path / "sampling_frontier.json").read_text())
+    again = json.loads(cfg.out.read_text())
     assert len(measured) == 1
     for p, q in zip(numbers["points"], again["points"], strict=True):
         assert {k: v for k, v in p.items() if k != "cpu_seconds"} == {k: v for k, v in q.items() if k != "cpu_seconds"}
