@@ -107,7 +107,7 @@ def study() -> str:
     most = max(max(abs(e["low"]), abs(e["high"])) for e in masking)
     by_type = f"masking by type of character: no effect found, the intervals reach {most:.2f} nats"
     by_type = "" if any(e["found"] for e in masking) else f"; {by_type}"
-    return f"of `python -m study run`: [against linear](results/schedule_study_nano.md) {found} nats{by_type}"
+    return f"from `python -m study run`: [against linear](results/schedule_study_nano.md) {found} nats{by_type}"
 
 
 def study_seconds(steps: dict) -> str:
