@@ -8,9 +8,10 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from sections import ablations, budgets, quality, recipes, recipes_again, tales
+from sections import budgets, quality, tales
 from sections_of_costs import growth, speed
 from sections_of_epochs import epochs
+from sections_of_recipes import ablations, recipes, recipes_again
 from sections_of_trust import promises, suite
 
 from microdlm.runs import ROOT, read_json
@@ -111,21 +112,25 @@ In this order. None of these numbers is quoted anywhere before its file stands h
 | run | command | done when |
 |---|---|---|
 """
-QUEUE = [  # what, command, what stands here when it is done
+QUEUE = [  # what, commands, what stands here when it is done: names that no run at another size has
     (
         "the twins at 10.7M on Tiny Shakespeare, diffusion 10,000 steps, GPT 5,000",
-        "`python diffusion.py --train --data shakespeare --preset full`, then `python gpt.py` with `--steps 5000`",
-        "`weights/`, `twins.json`",
+        "`python diffusion.py --train --data shakespeare --preset full`,"
+        " `python gpt.py --train --data shakespeare --preset full --steps 5000`, then"
+        " `python -m microdlm.comparison runs/diffusion-shakespeare-full runs/gpt-shakespeare-full"
+        " --out results/twins_full.json`",
+        "`twins_full.json`",
     ),
     (
         "a GPT worth beating: dropout, weight decay, masked inputs, early stopping; three seeds of the best",
-        "`python results/epochs.py --size full --share 1 --epochs 20 80 --out results/gpt_tuning.json`",
+        "`python results/epochs.py --size full --share 1 --epochs 20 80 --evals 100 --patience 25 --only gpt"
+        " --out results/gpt_tuning.json`",
         "`gpt_tuning.json`",
     ),
     (
         "the best recipe for the 10.7M diffusion model; the goal is 1.47 nats",
         "`python results/recipes.py --size full --chars 20480000 --out results/diffusion_tuning.json`",
-        "`diffusion_tuning.json`, better weights",
+        "`diffusion_tuning.json`",
     ),
     (
         "epochs against likelihood, both twins",
@@ -134,20 +139,32 @@ QUEUE = [  # what, command, what stands here when it is done
     ),
     (
         "the schedule study at 10.7M: twelve runs, three seeds",
-        "`python -m study run --preset shakespeare-10m`, then `analyse`",
+        "`python -m study run --preset shakespeare-10m`, then `python -m study analyse --preset shakespeare-10m`",
         "`schedule_study_shakespeare-10m.json`, figure",
     ),
     (
         "124M: the twelve runs, as far as time goes; time of a step, share of the peak, memory",
-        "`python -m study run --preset fineweb-124m`, `status`, `analyse`",
+        "`python -m study prepare --processes 8`, `python -m study entropy --preset fineweb-124m --judge gpt2`,"
+        " `python -m study run --preset fineweb-124m`, then `python -m study analyse --preset fineweb-124m`;"
+        " meanwhile `python -m study status --preset fineweb-124m`",
         "`schedule_study_fineweb-124m.json`",
     ),
-    (
-        "the large models for TinyStories, whose text is held in memory whole",
-        "`python diffusion.py --train --preset tinystories-45m`, then `tinystories-142m`",
-        "`tinystories_large.json`",
+    *(
+        (
+            f"a large model for TinyStories, {size}M, whose text is held in memory whole",
+            f"`python diffusion.py --train --preset tinystories-{size}m --out runs/tinystories-{size}m`, then"
+            f" `python results/stories.py --model runs/tinystories-{size}m --data tinystories-all --windows 900"
+            f" --out results/tinystories_{size}m.json`",
+            f"`tinystories_{size}m.json`",
+        )
+        for size in (45, 142)
     ),
-    ("ways to write, with the weights of 10.7M", "`python results/sampling_frontier.py`", "`sampling_frontier.json`"),
+    (
+        "ways to write, with the weights of 10.7M and the same judge",
+        "`python results/sampling_frontier.py --diffusion runs/diffusion-shakespeare-full"
+        " --gpt runs/gpt-shakespeare-full --out results/sampling_frontier_full.json`",
+        "`sampling_frontier_full.json`",
+    ),
 ]
 
 

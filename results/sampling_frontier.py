@@ -59,9 +59,11 @@ class Config:
     prompt: int = 8  # held-out characters that a text begins with
     batch: int = 16  # texts written at once
     seed: int = 0
-    judge: str = "shakespeare-judge"  # a GPT that wrote none of the texts: its name or the folder of its run
+    diffusion: str = "shakespeare-diffusion"  # who writes: its name or the folder of its run
+    gpt: str = "shakespeare-gpt"  # likewise
+    judge: str = "shakespeare-judge"  # a GPT that wrote none of the texts: likewise
     smoke: bool = False  # all points with few and short texts: does it run?
-    out: Path = ROOT / "results"  # folder for the numbers
+    out: Path = ROOT / "results" / "sampling_frontier.json"
     points: Path = ROOT / "runs" / "sampling_frontier.json"  # what was measured so far
 
 
@@ -69,13 +71,13 @@ class Bench:
     """Models, judge, prompts. `measure` makes one point: of each measure its value, and that without each text."""
 
     def __init__(self, cfg: Config):
-        names = {"diffusion": "shakespeare-diffusion", "gpt": "shakespeare-gpt", "judge": cfg.judge}
+        names = {"diffusion": cfg.diffusion, "gpt": cfg.gpt, "judge": cfg.judge}
         self.cfg, self.lms = cfg, {kind: load(name) for kind, name in names.items()}
         files = {name: (find(name) / "model.safetensors").read_bytes() for name in names.values()}
         self.models = {kind: {"name": name, "sha256": sha256(files[name]).hexdigest()} for kind, name in names.items()}
         lm, judge, n = self.lms["diffusion"], self.lms["judge"], cfg.length - cfg.prompt
         if judge.kind != "gpt" or judge.tokenizer != lm.tokenizer:
-            raise UserError(f"{cfg.judge} cannot judge: give a GPT with the vocabulary of shakespeare-gpt")
+            raise UserError(f"{cfg.judge} cannot judge: give a GPT with the vocabulary of {cfg.diffusion}")
         if not 1 < n < cfg.length <= min(x.model.cfg.seq_len for x in self.lms.values()) or cfg.batch < 1:
             raise UserError("give a prompt of 1 or more, a longer length that fits the window, a batch of 1 or more")
         self.corpus, rng = load_corpus("shakespeare", lm.tokenizer), torch.Generator().manual_seed(cfg.seed)
@@ -185,8 +187,8 @@ that gives the entropy of real text, by a straight line between two around it.""
 
 def main(cfg: Config) -> None:
     torch.set_num_threads(1)
-    cfg, path = replace(cfg, texts=4, length=24) if cfg.smoke else cfg, cfg.out / "sampling_frontier.json"
-    write_json(path, numbers := study(cfg))
+    cfg = replace(cfg, texts=4, length=24) if cfg.smoke else cfg
+    write_json(cfg.out, numbers := study(cfg))
     console.print(table(numbers))
 
 

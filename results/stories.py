@@ -116,7 +116,8 @@ def card(numbers: dict, config: dict) -> str:
         f"threads, seed {how['seed']}.",
         f"* Data: stories of TinyStories, sha256 `{of['sha256']}`; the last tenth held out.",
         f"* Training: {summary['steps']:,} steps of {how['batch_size']} windows; the weights are those of the best of "
-        f"{how['evals']} validations, on 64 held-out windows: {curve} nats per character after so many steps.",
+        f"{how['evals']} validations, on 64 windows spread over the held-out text: {curve} nats per character after so "
+        "many steps.",
         f"* Held-out score: ≤ {bound['nats_per_char']:.3f} ± {bound['stderr']:.3f} nats per character (a bound), "
         f"{numbers['windows']} windows, those 64 among them, first token given; the end of a story is one character.",
     ]

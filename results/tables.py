@@ -10,19 +10,19 @@ import re
 import sys
 from pathlib import Path
 
+from sections_of_cards import LABEL, card, judge, number
 from sections_of_costs import first_hour
 from sections_of_epochs import scarce
 
 ROOT = Path(__file__).resolve().parents[1]
-LABEL = {"gpt": "GPT", "diffusion": "diffusion"}
 
 
 def read(name: str) -> dict:
     return json.loads((ROOT / "results" / f"{name}.json").read_text(encoding="utf-8"))
 
 
-def number(e: dict, kind: str) -> str:
-    return f"{'≤ ' if kind == 'diffusion' else ''}{e['nats_per_char']:.3f} ± {e['stderr']:.3f}"
+def config(name: str) -> dict:
+    return json.loads((ROOT / f"weights/shakespeare-{name}/config.json").read_text(encoding="utf-8"))
 
 
 def twins(name: str) -> str:
@@ -38,7 +38,7 @@ def twins(name: str) -> str:
         e = numbers["likelihood"][w["kind"]]
         if exact:
             above = f"{e['nats_per_char'] - exact['nats_per_char']:+.3f}"
-            more = f"{above} | {w['lines_accepted'] / max(1, w['lines']):.0%}"
+            more = f"{above} | {share(w['lines_accepted'], w['lines'])}"
         else:
             more = f"{'≤ ' if w['kind'] == 'diffusion' else ''}{e['nats_per_char'] / math.log(2):.2f}"
         cost = f"{w['passes']} | {w['token_forwards']:,} | {w['seconds'] / w['texts']:.3f}"
@@ -46,7 +46,7 @@ def twins(name: str) -> str:
         rows.append(f"| {model} | {w['way']} | {number(e, w['kind'])} | {more} | {cost} |")
     if exact:
         rows.append(f"| the language itself | it knows | {number(exact, 'exact')} | | 100% | | | |")
-    floor = f" The exact entropy rate is {exact['entropy_rate']:.4f}." if exact else ""
+    floor = f" The exact entropy rate is {exact['entropy_rate']:.4f}. {LINES}" if exact else ""
     rows += [
         "",
         f"{numbers['windows']} held-out windows, first character given; ≤ marks an upper bound, the other values are "
@@ -57,6 +57,16 @@ def twins(name: str) -> str:
     return "\n".join(rows)
 
 
+LINES = "Lines valid: of the whole lines written, ± one standard error if each were a draw of its own."
+
+
+def share(hits: int, n: int) -> str:
+    """Counted, and with the binomial error: of few lines, 13 and 5 % are no difference."""
+    p = hits / max(1, n)
+    return f"{p:.0%} ± {math.sqrt(p * (1 - p) / max(1, n)):.0%} ({hits} of {n})"
+
+
+STEP6 = "{block_1} nats in blocks of 1, ≤ {block_4} of 4, ≤ {block_16} of 16, ≤ {block_64} in one of 64"
 LADDER = {  # step: its question, and how to say some of its numbers in results/steps.json
     "step0_masking": ("What is noise, for text?", "{count} of 256 letters hidden at t = ½; predicted 75.0"),
     "step1_denoise_mlp": ("Can blanks be filled without context?", "{last} nats; unigram entropy {entropy}"),
@@ -64,7 +74,7 @@ LADDER = {  # step: its question, and how to say some of its numbers in results/
     "step3_sampling": ("How does a filler of blanks write?", "{passes_1000} passes in 1,000 steps; predicted 200.77"),
     "step4_likelihood": ("When is masked cross-entropy a likelihood?", "{clipped_cosine} where ln 2 is true: no bound"),
     "step5_twins": ("What separates diffusion from GPT?", "diffusion ≤ {apart} nats above the GPT"),
-    "step6_blocks": ("Is there anything in between?", "{block_1}, ≤ {block_4}, ≤ {block_16}, ≤ {block_64} nats"),
+    "step6_blocks": ("Is there anything in between?", STEP6),
 }
 
 
@@ -95,8 +105,9 @@ def study() -> str:
     named = {e["of"].removesuffix("-uniform"): e for e in proposal if e["found"] and e["of"].endswith("-uniform")}
     found = ", ".join(f"{name} {e['mean']:+.3f} ± {e['stderr']:.3f}" for name, e in named.items())
     most = max(max(abs(e["low"]), abs(e["high"])) for e in masking)
-    by_type = f"masked by type: nothing found, up to {most:.2f}" if not any(e["found"] for e in masking) else ""
-    return f"[against linear](results/schedule_study_nano.md) {found} nats; {by_type}"
+    by_type = f"masking by type of character: no effect found, the intervals reach {most:.2f} nats"
+    by_type = "" if any(e["found"] for e in masking) else f"; {by_type}"
+    return f"from `python -m study run`: [against linear](results/schedule_study_nano.md) {found} nats{by_type}"
 
 
 def study_seconds(steps: dict) -> str:
@@ -125,10 +136,22 @@ def sampling() -> str:
         f"{numbers['texts']} continuations of {numbers['length'] - numbers['prompt']} characters each; nats per "
         "character of what was written under a GPT of another seed, ± one standard error: near real text is good, not "
         "low. Third column: at the temperature at which the texts are as diverse as real ones, by the entropy of "
-        f"4-grams, read off between two measured temperatures. Numbers: `results/sampling_frontier.json`, made by "
-        f"`{numbers['made_by']['command']}`.",
+        f"4-grams, read off between two measured temperatures. {unmatched(numbers)} Numbers: "
+        f"`results/sampling_frontier.json`, made by `{numbers['made_by']['command']}`.",
     ]
     return "\n".join(rows)
+
+
+def unmatched(numbers: dict) -> str:
+    """Who was measured and is not in the table: no two of his temperatures have real text's diversity between them."""
+    here, found = {p["name"] for p in numbers["at_the_entropy_of_real_text"]}, {}
+    for p in numbers["points"]:
+        if p["name"] not in here:
+            found.setdefault(p["name"], []).append(f"{p['entropy']['value']:.2f} at {p['temperature']:g}")
+    told = "; ".join(f"{name} ({', '.join(values)})" for name, values in found.items())
+    real = f"{numbers['real_text']['entropy']['value']:.2f} nats"
+    why = f"because no two of their temperatures have real text's {real} of entropy between them"
+    return f"Measured but neither here nor in the figures, {why}: {told}." if found else "All measured are here."
 
 
 def judged(point: dict) -> str:
@@ -167,55 +190,6 @@ def race() -> str:
     return "\n".join([*lines, "```"])
 
 
-def origin(name: str) -> tuple[list[str], list[str]]:
-    """What the card of any weights begins and ends with, from their own configuration."""
-    config = json.loads((ROOT / f"weights/{name}/config.json").read_text(encoding="utf-8"))
-    summary, made, net, how = config["summary"], config["made_by"], config["model"], config["training"]
-    curve = ", ".join(f"{v['val']:.3f} ({v['step']:,})" for v in summary["validations"])
-    first = [
-        f"# {name}",
-        "",
-        f"A character-level {LABEL[config['kind']]} language model, trained on Tiny Shakespeare for the lessons of "
-        f"this repository: {net['n_layer']} layers, {net['n_head']} heads, width {net['d_model']}, "
-        f"window {net['seq_len']}, {summary['parameters']:,} parameters, stored in bfloat16.",
-        "",
-        f"* Made with `{made['command']}` at commit `{made['commit']}`, torch {made['torch']}, "
-        f"{made['threads']} CPU threads, seed {how['seed']}.",
-        f"* Data: Tiny Shakespeare, sha256 `{config['corpus']['sha256']}`; the last tenth held out.",
-        f"* Training: {summary['steps']:,} steps of {how['batch_size']} windows; the weights are those of the best of "
-        f"{how['evals']} validations, on 64 held-out windows.",
-    ]
-    last = [
-        f"* Validations, nats per character after so many steps: {curve}.",
-        "* Licence: MIT, as the code. The text it learned from is in the public domain.",
-        "* It writes what looks like Shakespeare and means nothing. It is for learning, not for use.",
-        "",
-    ]
-    return first, last
-
-
-def card(kind: str) -> str:
-    """The card of one of the twins."""
-    numbers, (first, last) = read("twins"), origin(f"shakespeare-{kind}")
-    exactness = "an upper bound" if kind == "diffusion" else "exact"
-    score = (
-        f"* Held-out score: {number(numbers['likelihood'][kind], kind)} nats per character ({exactness}), "
-        f"{numbers['windows']} windows, those 64 among them, first character given."
-    )
-    lines = [*first, score, *last]
-    for w in (w for w in numbers["writing"] if w["kind"] == kind):
-        how = f"the first text of seed {numbers['seed']}, {w['way']}, temperature 1, {w['passes']} passes"
-        lines += [f"## Sample, not chosen: {how}", "", "```", w["sample"].strip("\n"), "```", ""]
-    return "\n".join(lines)
-
-
-def judge() -> str:
-    """The card of the model that reads what the others wrote (results/sampling_frontier.py)."""
-    first, last = origin("shakespeare-judge")
-    use = "* It judges texts that others wrote: a second opinion from another seed and another training, no twin."
-    return "\n".join([*first, use, *last])
-
-
 def filled(text: str, name: str, table: str) -> str:
     """`text` with what stands between the two marks of `name` replaced."""
     marked = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end {name} -->)", re.DOTALL)
@@ -233,7 +207,7 @@ def pages() -> dict[Path, str]:
     for name, table in tables.items():
         text = filled(text, name, table)
     told = filled(hour.read_text(encoding="utf-8"), "first_hour", first_hour(read("first_hour")))
-    cards = {"judge": judge(), **{kind: card(kind) for kind in LABEL}}
+    cards = {"judge": judge(config("judge")), **{kind: card(kind, config(kind), read("twins")) for kind in LABEL}}
     return {readme: text, hour: told} | {ROOT / f"weights/shakespeare-{n}/README.md": c for n, c in cards.items()}
 
 

@@ -88,6 +88,21 @@ def test_a_command_is_one(page, span):
         assert asked.get("sampler", "confidence") in SAMPLERS
 
 
+def test_what_waits_for_a_machine_is_a_command_and_writes_over_nothing(script):
+    """Each command of the two lists of results/README.md has only options that there are; what the GPU's are to leave
+    here is written by one of them, and no number that stands here is."""
+    waiting = source(ROOT / "results" / "README.md").split("## Not yet run: what two cores can do")[1]
+    for span in re.findall(r"`(python [^`]+)`", waiting):
+        test_a_command_is_one("results/README.md", span)
+    queue = script("results/page").QUEUE
+    assert all(commands in waiting for _, commands, _ in queue)
+    for _, commands, done in queue:
+        (name,) = re.findall(r"`([\w.-]+\.json)`", done)
+        assert not (ROOT / "results" / name).exists(), f"{name} stands here for another size"
+        preset = re.search(r"study analyse --preset ([\w-]+)", commands)
+        assert name == f"schedule_study_{preset[1]}.json" if preset else f"--out results/{name}`" in commands
+
+
 @pytest.mark.parametrize("page, span", FILES, ids=lambda v: v.replace("/", "."))
 def test_a_file_is_there(page, span):
     """What a command makes is not: only paths with a folder of ours, and pages and programs at the root."""

@@ -229,9 +229,10 @@ def test_small_from_end_to_end_and_again_from_what_was_kept(
 ):
     few = ("ancestral", "ancestral", {}, "num_steps", {4: (0.5, 1)})
     monkeypatch.setattr(frontier, "PLAN", [few, frontier.PLAN[-1]])
-    cfg = frontier.Config(smoke=True, judge="shakespeare-gpt", out=tmp_path, points=tmp_path / "runs" / "points.json")
+    how = dict(judge="shakespeare-gpt", out=tmp_path / "frontier.json", points=tmp_path / "runs" / "points.json")
+    cfg = frontier.Config(smoke=True, **how)
     frontier.main(cfg)
-    text = (tmp_path / "sampling_frontier.json").read_text()
+    text = cfg.out.read_text()
     numbers, kept = json.loads(text, parse_constant=lambda c: pytest.fail(f"{c} is not JSON")), cfg.points.read_text()
     assert numbers["judge_wrote_nothing"] is False and numbers["made_by"]["threads"] == 1
     assert isinstance(numbers["seed"], int) and numbers["corpus"]["sha256"].startswith("86c4")
@@ -246,7 +247,7 @@ def test_small_from_end_to_end_and_again_from_what_was_kept(
     measured, measure = [], frontier.Bench.measure
     monkeypatch.setattr(frontier.Bench, "measure", lambda *a, **how: measured.append(how) or measure(*a, **how))
     frontier.main(cfg)
-    again = json.loads((tmp_path / "sampling_frontier.json").read_text())
+    again = json.loads(cfg.out.read_text())
     assert len(measured) == 1
     for p, q in zip(numbers["points"], again["points"], strict=True):
         assert {k: v for k, v in p.items() if k != "cpu_seconds"} == {k: v for k, v in q.items() if k != "cpu_seconds"}
@@ -276,8 +277,10 @@ def test_what_the_readme_says_in_words_is_what_was_measured():
     found = json.loads((ROOT / "results" / "sampling_frontier.json").read_text(encoding="utf-8"))
     rows, readme = found["points"], " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
     gpt = next(r for r in rows if (r["way"], r["temperature"]) == ("GPT", 1))
-    copied, real = gpt["longest_run"]["value"], found["real_text"]["longest_run"]["value"]
-    assert f"has {copied:.1f} characters on average if the GPT wrote it, {real:.1f} in held-out text" in readme
+    copied, real = (
+        f"{r['longest_run']['value']:.2f} ± {r['longest_run']['stderr']:.2f}" for r in (gpt, found["real_text"])
+    )
+    assert f"has {copied} characters on average if the GPT wrote it, {real} in held-out text" in readme
 
     equal = {r["name"]: r["judge_nats"] for r in found["at_the_entropy_of_real_text"]}
     sixty_four = [r for r in rows if r["temperature"] == 1 and r["name"].endswith("64 steps")]
@@ -289,3 +292,19 @@ def test_what_the_readme_says_in_words_is_what_was_measured():
     assert "at equal diversity, `remask` with 64 steps is the better of the two" in readme
     ours, plain = equal["remask, 64 steps"], equal["ancestral, 64 steps"]
     assert plain["value"] - ours["value"] > 2 * (ours["stderr"] ** 2 + plain["stderr"] ** 2) ** 0.5
+
+
+def test_who_cannot_be_compared_is_named(command, drawing):
+    """Each way that was measured is in the table or in the sentence below it, and then in no figure either."""
+    tables, found = command("tables"), json.loads((ROOT / "results" / "sampling_frontier.json").read_text("utf-8"))
+    here = {p["name"] for p in found["at_the_entropy_of_real_text"]}
+    missing = {p["name"]: p["way"] for p in found["points"] if p["name"] not in here}
+    said, readme = tables.unmatched(found), (ROOT / "README.md").read_text(encoding="utf-8")
+    assert said in readme and missing and not drawing.LOOK.keys() & set(missing.values())
+    for name, way in missing.items():
+        mine = [p for p in found["points"] if p["name"] == name]
+        entropies = [p["entropy"]["value"] for p in mine]
+        assert f"{name} ({entropies[0]:.2f} at {mine[0]['temperature']:g}" in said, way
+        assert not min(entropies) <= found["real_text"]["entropy"]["value"] <= max(entropies)
+    assert all(f"{name} (" not in said for name in here)
+    assert "All measured are here." in tables.unmatched(found | {"points": []})

@@ -60,6 +60,47 @@ def test_where_the_quadratic_should_take_over_is_what_the_products_count(growth,
     assert a / b == pytest.approx(growth.expected("training", kind, "L"), rel=1e-6)
 
 
+def test_no_crossover_is_told_from_a_fit_that_is_far_off(command):
+    """On the page: of the fits in the JSON those with a large error are withheld, the others stand there."""
+    costs, numbers = command("sections_of_costs"), json.loads((ROOT / "results" / "growth.json").read_text())
+    good = {"equal_at": 561.0, "largest_error": 0.14}
+    assert costs.crossover(good, 2048) == "561" and costs.crossover(good, 512) == "above 512"
+    assert costs.crossover(good | {"largest_error": 0.16}, 2048) == "withheld"
+    assert costs.crossover(good | {"equal_at": None}, 2048) == "–"
+    text = costs.growth(numbers)
+    rows = [line for line in text.splitlines() if " | " in line][1:]
+    of = {"seconds": "time", "mib": "memory"}
+    assert len(rows) == len(numbers["fits"])
+    for f, row in zip(numbers["fits"], rows, strict=True):
+        assert row.startswith(f"| {f['task']}, {of[f['of']]} | {f['kind']} | {f['axis']} |")
+        assert ("withheld" in row) == bool(f["equal_at"] and f["largest_error"] > 0.15)
+        if f["equal_at"] and f["largest_error"] > 0.15:
+            assert f"{f['task']}, {f['kind']}, {of[f['of']]} from {f['axis']}" not in text
+    assert "from L = 808" in text  # a good one
+
+
+def test_a_training_step_is_compared_like_with_like(command):
+    """As it is against as it is with the worst and best turn, compiled against compiled; README quotes float32."""
+    costs, numbers = command("sections_of_costs"), json.loads((ROOT / "results" / "training_speed.json").read_text())
+
+    def case(way: str, speed: float, ratio: float) -> dict:
+        how = {"kind": "gpt", "size": "nano", "precision": "float32", "way": way, "share_of_peak": 0.5}
+        return how | {"chars_per_second": speed, "ratio": ratio, "lowest": ratio - 0.1, "highest": ratio + 0.2}
+
+    rows = [case("textbook, compiled", 200.0, 2.0), case("ours", 50.0, 0.5), case("ours, compiled", 150.0, 1.6)]
+    text = costs.speed(numbers | {"rows": rows})
+    assert "float32 × 0.50 to 0.50 (single turns 0.40 to 0.70); float32, compiled × 1.60 to 1.60" in text
+    assert "were not kept): float32 × 0.75 to 0.75." in text and "Both compiled" not in costs.speed(
+        numbers | {"rows": rows[1:2]}
+    )
+    plain = [r for r in numbers["rows"] if (r["precision"], r["way"]) == ("float32", "ours")]
+    ratios, low, high = [r["ratio"] for r in plain], *costs.compiled(numbers)["float32"]
+    said = f"{min(ratios):.2f} to {max(ratios):.2f} times the speed of a textbook encoder's (by model and size; single "
+    said += f"turns {min(r['lowest'] for r in plain):.2f} to {max(r['highest'] for r in plain):.2f}); "
+    said += f"where both are compiled, {low:.2f} to {high:.2f} times"
+    assert said in " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+
+
 MEMORY = """
 import sys
 sys.path.insert(0, "results")

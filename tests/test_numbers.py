@@ -64,7 +64,8 @@ def project(tmp_path) -> Path:
     root = tmp_path / "a copy"
     for folder in ("results", "docs"):
         (root / folder).mkdir(parents=True)
-    code = [f"results/{name}.py" for name in ("tables", "sections", "sections_of_costs", "sections_of_epochs")]
+    parts = ("sections", *(f"sections_of_{what}" for what in ("cards", "costs", "epochs")))
+    code = [f"results/{name}.py" for name in ("tables", *parts)]
     pages = ("README.md", "docs/first_hour.md", *code)
     real = ("steps", "sampling_frontier", "sampling_speed", "schedule_study_nano", "first_hour", "epochs")
     for name in (*pages, *(f"results/{name}.json" for name in real)):
@@ -85,7 +86,8 @@ def test_the_tables_are_what_the_numbers_say(project):
     readme = (project / "README.md").read_text()
     assert "1.568 ± 0.012" in readme and "≤ 1.988 ± 0.011" in readme and "0.80M" in readme
     assert "≤ 1.568" not in readme  # a GPT's value is exact
-    assert "+1.136" in readme and "25%" in readme and "0.4001" in readme  # against the exact answer
+    assert "+1.136" in readme and "0.4001" in readme  # against the exact answer
+    assert "| 25% ± 7% (10 of 40) |" in readme
     outside = [re.sub(r"<!-- (\w+) -->.*?<!-- end \1 -->", "", t, flags=re.S) for t in (readme, README)]
     assert outside[0] == outside[1]
     card = (project / "weights" / "shakespeare-diffusion" / "README.md").read_text()
@@ -111,6 +113,32 @@ def test_the_readme_says_how_much_more_the_one_twin_has_read():
     assert said in " ".join(README.split()) and batch["diffusion"] == 4 * batch["gpt"]
     last_third = {kind: curve[-4]["val"] - curve[-1]["val"] for kind, curve in curves.items()}
     assert last_third["gpt"] < 0.01 < last_third["diffusion"]
+    gpt = next(config for config in configs if config["kind"] == "gpt")
+    assert gpt["training"]["lr"] == 3e-3 and "nor the 3e-3 of the shipped weights" in " ".join(README.split())
+
+
+def test_the_readme_says_how_far_apart_the_twins_are():
+    """In nats, beside the literature; in seconds: 16 texts at once from the JSON, one text from the recorded races."""
+    numbers = json.loads((ROOT / "results" / "twins.json").read_text(encoding="utf-8"))
+    readme, nats = " ".join(README.split()), {k: e["nats_per_char"] for k, e in numbers["likelihood"].items()}
+    above = f"{nats['diffusion'] / nats['gpt'] - 1:.0%}".replace("%", " %")
+    assert f"the diffusion model's bound is {above} above the GPT's nats per character" in readme
+    seconds = {(w["kind"], w["texts"]): w["seconds"] for w in reversed(numbers["writing"])}
+    times = seconds["diffusion", 16] / seconds["gpt", 16]  # surest first, the faster of its two ways
+    assert f"with 16 texts at once the GPT is {times:.1f} times faster" in readme
+    races = [p.read_text(encoding="utf-8") for p in (ROOT / "results" / "terminal").glob("race-*-after.txt")]
+    least = [re.search(r"^Least time: .*?, ([\d.]+) against ([\d.]+)", race, re.MULTILINE) for race in races]
+    assert "For one text the third is close" in readme and len(least) == 3
+    assert all(float(found[2]) < 1.5 * float(found[1]) for found in least)
+
+
+def test_the_cards_say_which_windows_chose_the_weights():
+    """budgets.py takes the first of all held-out windows, the twins' scripts ask for 64, which are spread."""
+    cards = {kind: (ROOT / f"weights/shakespeare-{kind}/README.md").read_text(encoding="utf-8") for kind in KINDS}
+    assert "on the first 64 held-out windows." in cards["diffusion"] and "results/budgets.py" in cards["diffusion"]
+    assert "on 64 windows spread over the held-out text." in cards["gpt"] and "python gpt.py" in cards["gpt"]
+    budgets, twin = ((ROOT / path).read_text(encoding="utf-8") for path in ("results/budgets.py", "gpt.py"))
+    assert "def score(model, x_0=x_0[:64])" in budgets and "held_out = corpus.windows(L, n=64)" in twin
 
 
 def test_one_number_measured_anew_is_found(project):

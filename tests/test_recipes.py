@@ -263,13 +263,37 @@ def test_the_page_says_of_each_recipe_whether_it_helped(page, recipes):
         row("two", 0.1, False, 2),
     ]
     base = {"factor": "base", "variant": "base", "nelbo": 2.3456, "seeds": [0, 1, 2]}
-    run = {"variant": "base", "recipe": vars(recipes.Recipe())}
-    numbers = {"summary": [base, *rows], "runs": [run], "not_run": ["never"], "made_by": {"command": "python x"}}
+    run = {"variant": "base", "recipe": vars(recipes.Recipe()), "steps": 500}
+    runs = [run, run | {"variant": "two", "steps": 250}, run | {"variant": "better"}]
+    numbers = {"summary": [base, *rows], "runs": runs, "not_run": ["never"], "made_by": {"command": "python x"}}
     text = page.recipes(numbers | {"sizes": recipes.SIZES["nano"], "chars": 1_024_000, "windows": 64})
     assert "| better | -0.2000 ± 0.0123 | helped |" in text and "| worse | +0.3000 ± 0.0123 | hurt |" in text
-    assert "| noise | -0.4000 ± 0.0123 | no clear difference |" in text
+    assert "| noise | -0.4000 ± 0.0123 | not settled |" in text
     assert "| two | +0.1000 ± 0.0123 | 2 of 3 seeds |" in text and "| one run |" not in text
     assert "≤ 2.3456" in text and "Not yet run with all seeds: one run; two; never." in text
+    assert "The base takes 500 steps; two takes 250, at the same learning rate." in text
+
+
+def test_what_a_verdict_takes_is_what_a_search_calls_clear(command):
+    """The number of standard errors in words is the one by which a difference is called clear."""
+    sections, base = command("sections_of_recipes"), [{"seed": s, "nelbo": 2.0} for s in range(3)]
+    assert "with 3 seeds the difference must be 4.3 standard errors" in sections.needed(3)
+    for errors, said in ((4.2, "not settled"), (4.4, "hurt")):
+        off = [errors * 0.01 + step * 0.01 * math.sqrt(3) for step in (-1, 0, 1)]  # its standard error: 0.01
+        found = search.paired([{"seed": s, "nelbo": 2.0 + d} for s, d in enumerate(off)], base)
+        assert found["stderr"] == pytest.approx(0.01) and sections.verdict(found) == said
+
+
+def test_the_page_says_what_the_names_of_variants_mean(command, page, recipes):
+    """No explanation of what no search has; each of those that need one, in each table that has it."""
+    sections, ablations = command("sections_of_recipes"), command("ablations")
+    assert sections.MEANS.keys() <= recipes.VARIANTS.keys() | ablations.VARIANTS.keys()
+    for factor in ("objective", "attention", "masks", "embedding"):
+        assert recipes.FACTORS[factor].keys() <= sections.MEANS.keys()
+    text = page.recipes(read_json(ROOT / "results" / "recipes.json"))
+    for name in sections.MEANS.keys() & recipes.VARIANTS.keys():
+        assert f"*{name}*, {sections.MEANS[name]}" in text
+    assert "*t by adaLN-Zero*" not in text and "batch 8 takes 1,000, batch 32 takes 250" in text
 
 
 def test_bounds_are_called_bounds_and_exact_values_are_not(page):
@@ -414,7 +438,7 @@ def test_a_search_at_another_size_stands_beside_the_first(page):
     lines = [line for line in text.splitlines() if "±" in line]
     assert len(lines) == 2 and "three" not in "".join(lines)
     assert lines[0].endswith("two | -0.4000 ± 0.0123 | helped | +0.3000 ± 0.0123 | hurt |")
-    assert lines[1].endswith("one | +0.1000 ± 0.0123 | no clear difference | -0.2000 ± 0.0123 | helped |")
+    assert lines[1].endswith("one | +0.1000 ± 0.0123 | not settled | -0.2000 ± 0.0123 | helped |")
     assert "400 characters, 4 times as many" in text and "≤ 1.7654" in text
     assert "Not yet run with all seeds: three; four." in text
 
@@ -426,7 +450,7 @@ def test_the_page_says_what_an_option_is_worth(page):
     numbers = {"summary": [base, *rows], "runs": [run], "not_run": ["never"], "made_by": {"command": "python x"}}
     text = page.ablations(numbers | {"chars": 1_024_000, "windows": 64})
     assert "| good | -0.2000 ± 0.0123 | helped |" in text and "| bad | +0.3000 ± 0.0123 | hurt |" in text
-    assert "| noise | -0.4000 ± 0.0123 | no clear difference |" in text and "| half |" not in text
+    assert "| noise | -0.4000 ± 0.0123 | not settled |" in text and "| half |" not in text
     assert "≤ 2.3456" in text and "Not yet run with all seeds: half; never." in text
 
 
