@@ -131,6 +131,17 @@ def test_a_gpt_with_mask_in_its_vocabulary_is_still_scored_exactly(epochs, netwo
     torch.testing.assert_close(found, left_to_right_nll(bare, x_0), rtol=1e-5, atol=1e-5)
 
 
+def test_another_rate_is_another_rate_and_nothing_else(epochs, monkeypatch):
+    corpus = load_corpus("playlets", min_length=256)
+    corpus = replace(corpus, train=corpus.train[: 2 * 16 * 256], val=corpus.val[: 3 * 256])
+    asked, real = [], epochs.TrainConfig
+    monkeypatch.setattr(epochs, "TrainConfig", lambda *args, **how: asked.append(how) or real(*args, **how))
+    for name in (epochs.BEST["gpt"], *(f"{epochs.BEST['gpt']}, rate {word}" for word in ("halved", "doubled"))):
+        epochs.run("gpt", 1, name, 0, epochs.Config(smoke=True, evals=1, windows=2, lr=(7.0, 0.004)), corpus, "cpu")
+    assert [how.pop("lr") for how in asked] == [0.004, 0.002, 0.008]
+    assert asked[0] == asked[1] == asked[2]
+
+
 def test_masked_inputs_hide_as_much_as_they_say_and_no_answer(epochs):
     seen = []
 
@@ -204,8 +215,8 @@ def test_a_process_may_take_some_regularisers_over(epochs, tmp_path, monkeypatch
     rows = json.loads(out.read_text())["summary"]
     assert [(r["regulariser"], r["runs"]) for r in rows] == [("both", 2)] * 2
     asked.clear()
-    epochs.main(replace(cfg, tries=("weight decay 1, rate halved",)))
-    assert len(asked) == 4 and {name for *_, name, _ in asked} == {"weight decay 1, rate halved"}
+    epochs.main(replace(cfg, tries=("masked inputs, weight decay 1, rate halved",)))
+    assert len(asked) == 4 and {name for *_, name, _ in asked} == {"masked inputs, weight decay 1, rate halved"}
     assert not any("gpt" in name for name in json.loads(out.read_text())["not_run"])  # nobody lacks it
     with pytest.raises(UserError, match="regulariser"):
         epochs.main(replace(cfg, tries=("bot",)))
