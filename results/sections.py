@@ -26,29 +26,49 @@ def quality(numbers: dict, name: str = "time_to_quality") -> str:
     shown = ("plain", "AdamW, tuned", "ours")
     rows = [r for r in numbers["marks"] if any(r[name] for name in shown)]
     times, end = numbers["times_less"], numbers["plain_end"]
-    tuned, rest = (factor(numbers[f"times_less_{name}"]["chars"]) for name in ("tuned", "than_tuned"))
     text = [
         f"\n## How much text does a quality take at `{numbers['size']}`?\n",
         "The plain recipe: AdamW at a constant 3e-4, each character hidden with probability t, the mean over all that "
         "is hidden, 16 windows a step. Ours: Muon at 6e-3, counts spread evenly over the batch, the same mean, 4 "
         "windows a step, warm-up and cosine to zero, a run of its own for each length. AdamW, tuned: as ours, but "
-        "AdamW at 3e-3, the best of nine pairs of rate and batch at `nano`. Network, text and estimator are the same; "
+        f"AdamW at 3e-3{piloted(numbers)}. Network, text and estimator are the same; "
         f"{numbers['windows']} held-out windows. The search that found ours scored by windows of the same text.\n",
         "| nats per character | plain: characters | AdamW, tuned: characters | ours: characters |",
         "|---:|---:|---:|---:|",
         *(f"| ≤ {r['mark']:.1f} | {' | '.join(chars(r[name]) for name in shown)} |" for r in rows),
         f"\nTo where the plain recipe ends (≤ {end['value']:.3f} ± {end['stderr']:.3f}), ours takes "
         f"{factor(times['chars'])} times fewer characters and {factor(times['flops'])} times fewer operations, counted "
-        "by a formula (Muon takes some of its own). Part of that is the rate, the batch and the way down to zero: "
-        f"tuned AdamW takes {tuned} times fewer characters than the plain recipe, and ours {rest} times fewer than "
-        "that. ± is one standard error over seeds; between two runs a curve is taken for straight in the logarithm of "
-        "the characters, which is not in it. "
+        f"by a formula (Muon takes some of its own). {tuned(numbers)} ± is one standard error over seeds; between two "
+        "runs a curve is taken for straight in the logarithm of the characters, which is not in it. "
         f"Who knows only how frequent each character is stands at {numbers['unigram']:.3f} on these windows; nothing "
         f"here says how long the lead lasts. Numbers: `results/{name}.json`, where each run says how it was made.",
         f"\nAlso tried: {tried(numbers['runs'])} (one seed).",
         f"\n![Nats per character against characters read: plain, tuned AdamW and ours](figures/{name}.png)",
     ]
     return "\n".join(text)
+
+
+def piloted(numbers: dict) -> str:
+    """Who says that this is AdamW's batch and rate."""
+    if "pilot" not in numbers:
+        return ", as at `nano`"
+    best, second, *_ = runs = numbers["pilot"]["runs"]
+    return (
+        f", the best of {len(runs)} pairs of batch and rate in one run each (seed {best['seed']}, {best['chars']:,} "
+        f"characters: ≤ {best['nelbo']:.3f}, the next ≤ {second['nelbo']:.3f})"
+    )
+
+
+def tuned(numbers: dict) -> str:
+    """How much of the lead over the plain recipe AdamW has too, with a good rate and batch."""
+    tuned, than = numbers["times_less_tuned"], numbers["times_less_than_tuned"]
+    if not tuned["chars"]:
+        return "The runs of tuned AdamW end before they get there."
+    return (
+        "Much of that is the rate, the batch and the way down to zero, for which Muon is not needed: tuned AdamW takes "
+        f"{factor(tuned['chars'])} times fewer characters than the plain recipe. Ours takes {factor(than['chars'])} "
+        f"times fewer than that; of operations {factor(than['flops'])} times fewer."
+    )
 
 
 def tried(runs: list[dict]) -> str:

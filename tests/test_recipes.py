@@ -231,6 +231,24 @@ def test_time_to_quality_runs_whole(quality, tmp_path):
     assert {"marks", "times_less", "times_less_tuned", "times_less_than_tuned", "plain_end"} <= numbers.keys()
     quality.main(quality.Config(smoke=True, out=out))
     assert json.loads(out.read_text())["runs"] == numbers["runs"]  # nothing was left to run
+    quality.main(quality.Config(smoke=True, out=out, pilot=True))
+    quality.main(quality.Config(smoke=True, out=out))
+    tried = json.loads(out.read_text())
+    assert tried["runs"] == numbers["runs"] and tried["marks"] == numbers["marks"]
+    pairs = [(r["batch"], r["lr"]) for r in tried["pilot"]["runs"]]
+    assert sorted(pairs) == quality.PAIRS and {r["seed"] for r in tried["pilot"]["runs"]} == {2}
+    values = [r["nelbo"] for r in tried["pilot"]["runs"]]
+    assert values == sorted(values) and len(set(values)) == 9
+
+
+def test_tuned_adamw_has_the_batch_and_rate_that_its_pilot_found_best(quality):
+    """And they are no end of what was tried: a smaller and a larger rate lose."""
+    best = read_json(ROOT / "results" / "time_to_quality.json")["pilot"]["runs"][0]
+    how, loss = quality.RECIPES[quality.TUNED]
+    assert (how.batch_size, how.lr, how.optimizer) == (best["batch"], best["lr"], "adamw")
+    assert min(lr for _, lr in quality.PAIRS) < best["lr"] < max(lr for _, lr in quality.PAIRS)
+    ours, same = quality.RECIPES["ours"]
+    assert same is loss and quality.replace(ours, optimizer="adamw", lr=how.lr, batch_size=how.batch_size) == how
 
 
 def test_what_the_readme_says_of_the_recipe_is_what_was_measured():
@@ -238,6 +256,13 @@ def test_what_the_readme_says_of_the_recipe_is_what_was_measured():
     less, ours = numbers["times_less"]["chars"], [r for r in numbers["runs"] if r["recipe"] == "ours"]
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert f"reads {less['value']:.1f} ± {less['stderr']:.1f} times fewer characters" in readme
+    nano = read_json(ROOT / "results" / "time_to_quality.json")
+    tuned, than = (nano[f"times_less_{name}"]["chars"] for name in ("tuned", "than_tuned"))
+    assert (
+        f"{nano['times_less']['chars']['value']:.1f} times fewer characters than the plain recipe, but only" in readme
+    )
+    assert f"only {than['value']:.1f} ± {than['stderr']:.1f} times fewer than an AdamW whose rate and batch" in readme
+    assert tuned["value"] > 4 and nano["times_less_than_tuned"]["flops"]["value"] < 1
     assert {r["seed"] for r in ours} == {0, 1, 2}
 
 
