@@ -134,6 +134,7 @@ def run(name: str, cfg: Config, corpus: Corpus) -> dict:
     curve = [(r["step"], r["val"]) for r in going.metrics() if r["val"]]
     found = {"bound": bound.mean, "bound_stderr": bound.stderr, "exam": held_out.mean, "exam_stderr": held_out.stderr}
     found |= {"exam_training": training_text.mean, "exam_training_stderr": training_text.stderr}
+    found |= {"masks": cfg.masks, "given": 1}
     found |= {"bfloat16": training.wants_bfloat16(how.precision, device), "compiled": how.compile}
     parameters = sum(p.numel() for p in state.model.parameters())
     return {"recipe": name, "steps": steps, "parameters": parameters, **found, "curve": curve}

@@ -103,6 +103,7 @@ def budgets(numbers: dict) -> str:
             matrices have Muon. {exactly(numbers["models"])} The exam is the mean over all hidden characters of a batch:
             what was published, and no bound; in brackets what was published for it. The bound is beside it, and there ±
             is one standard error over windows; at the exams it is over rounds of masks, all on the same windows.
+            {counted(numbers["models"])}
             """
         ),
         "| network | recipe | steps | bound in nats, held-out text | exam, held-out text | exam, training text |",
@@ -129,6 +130,14 @@ def exactly(models: dict) -> str:
     """In which arithmetic each network was trained."""
     low = [name for name, found in models.items() if all(r.get("bfloat16") for r in found["runs"])]
     return f"Products in bfloat16: {', '.join(low) or 'none'}."
+
+
+def counted(models: dict) -> str:
+    """Which bounds also count the first character of each window, as those did that have not run again since."""
+    all_of_it = [name for name, found in models.items() if not all(r.get("given") for r in found["runs"])]
+    if not all_of_it:
+        return "Each window's first character is given to the bound."
+    return f"A bound has each window's first character given, but not that of: {', '.join(all_of_it)}."
 
 
 def graded(run: dict, exam: str, published: float | None) -> str:

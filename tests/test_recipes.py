@@ -346,6 +346,10 @@ def test_bounds_are_called_bounds_and_exact_values_are_not(page):
     assert text.count("(3.3") == 2  # what was published stands beside its own recipe only
     assert "stands at 3.3000 on held-out text and at 3.2000 on training text" in text
     assert "| ours | 5,000 | ≤ 3.4000 ± 0.0100 | 3.3500 ± 0.0010 | not measured |" in text
+    assert "but not that of: mlp." in text
+    for r in models["mlp"]["runs"]:
+        r["given"] = 1
+    assert "first character is given to the bound." in page.budgets({"batch": 64, "length": 256, "models": models})
 
 
 @pytest.fixture
