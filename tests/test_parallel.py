@@ -152,7 +152,8 @@ def test_two_processes_stop_at_one_step_and_one_process_ends_their_run(alone, tm
         for process in both:
             process.kill()
     step = len(records(folder))
-    assert [process.returncode for process in both] == [2, 2] and 20 < step < 200
+    assert [process.returncode for process in both] == [2, 2], said
+    assert 20 < step < 200
     assert all(f"stopped after step {step}," in words for words in said)
     assert int(load_file(folder / "checkpoint.safetensors")["step"]) == step
     assert not (tmp_path / "second").exists()
