@@ -51,7 +51,7 @@ def quality(numbers: dict, name: str = "time_to_quality") -> str:
 def piloted(numbers: dict) -> str:
     """Who says that this is AdamW's batch and rate."""
     if "pilot" not in numbers:
-        return ", as at `nano`"
+        return ", the pair that was best at `nano`; no other was tried here"
     best, second, *_ = runs = numbers["pilot"]["runs"]
     return (
         f", the best of {len(runs)} pairs of batch and rate in one run each (seed {best['seed']}, {best['chars']:,} "
@@ -67,7 +67,8 @@ def tuned(numbers: dict) -> str:
     return (
         "Much of that is the rate, the batch and the way down to zero, for which Muon is not needed: tuned AdamW takes "
         f"{factor(tuned['chars'])} times fewer characters than the plain recipe. Ours takes {factor(than['chars'])} "
-        f"times fewer than that; of operations {factor(than['flops'])} times fewer."
+        f"times fewer than that; of operations {factor(than['flops'])} times fewer"
+        f"{', so it takes more' * (than['flops']['value'] < 1)}."
     )
 
 
@@ -83,7 +84,9 @@ def chars(found: dict) -> str:
 
 
 def factor(found: dict) -> str:
-    return f"**{found['value']:.1f}** ± {found['stderr']:.1f}" if found else "(not reached)"
+    """With as many digits as its error has something to say about."""
+    digits = 2 if found and found["stderr"] < 0.1 else 1
+    return f"**{found['value']:.{digits}f}** ± {found['stderr']:.{digits}f}" if found else "(not reached)"
 
 
 def prose(text: str) -> str:
