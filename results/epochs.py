@@ -177,8 +177,9 @@ def nats_of(run: dict) -> float:
 
 def chosen(runs: list[dict], kind: str, epochs: int, seed: int) -> tuple[str | None, list[str]]:
     """The regulariser that was best with this seed, by the windows that choose, None before any has been tried;
-    and those that have not been tried."""
+    and those that have not been tried. Another rate is a question of one plan, and no candidate at any."""
     tried = [r for r in runs if (r["kind"], r["epochs"], r["seed"]) == (kind, epochs, seed)]
+    tried = [r for r in tried if r["regulariser"] in TRIED[kind]]
     best = min(tried, key=nats_of)["regulariser"] if tried else None
     return best, [name for name in TRIED[kind] if name not in {r["regulariser"] for r in tried}]
 

@@ -152,17 +152,19 @@ def unchecked(runs: list[dict]) -> str:
     )
 
 
-def chosen_by(run: dict) -> float:
-    """What a run is chosen by: its best moment on the windows that choose."""
-    return min(statistics.mean(nats) for _, *nats in run["curve"])
-
-
 def rates(runs: list[dict]) -> str:
     """What another learning rate would have been worth, where it was asked."""
-    of = {(r["kind"], r["epochs"], r["regulariser"], r["seed"]): chosen_by(r) for r in runs}
-    said = []
-    for (kind, n, name, seed), value in sorted(of.items()):
-        if ", rate " in name and seed == 0:
-            usual, rate = name.split(", rate ")
-            said.append(f"{rate} {value - of[kind, n, usual, seed]:+.3f} ({kind}, {n} epochs, {usual})")
-    return f" Another learning rate, in nats on the windows that choose, seed 0: {'; '.join(said)}." if said else ""
+    of, said = {(r["kind"], r["epochs"], r["regulariser"], r["seed"]): r for r in runs if "windows" in r}, {}
+    for (kind, n, name, seed), r in sorted(of.items()):
+        usual, _, rate = name.partition(", rate ")
+        if rate and (beside := of.get((kind, n, usual, seed))):
+            said.setdefault((rate, kind, n, usual), []).append(r["nats_per_char"] - beside["nats_per_char"])
+    told = [f"{rate} {mean_of(d)} ({kind}, {n} epochs, {usual})" for (rate, kind, n, usual), d in said.items()]
+    return f" Another learning rate, seed by seed, in nats: {'; '.join(told)}." if told else ""
+
+
+def mean_of(differences: list[float]) -> str:
+    """With its standard error over seeds, where there are several."""
+    n = len(differences)
+    error = f" ± {statistics.stdev(differences) / math.sqrt(n):.3f}" if n > 1 else ", one seed"
+    return f"{statistics.mean(differences):+.3f}{error}"

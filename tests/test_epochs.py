@@ -94,9 +94,11 @@ def test_the_regulariser_is_chosen_by_the_windows_that_choose_among_those_that_w
     assert epochs.chosen(runs, "gpt", 10, 0) == (names[0], [])  # whose score is the worst
     assert epochs.chosen(runs[2:], "gpt", 10, 0) == (names[2], names[:2])
     assert epochs.chosen(runs, "diffusion", 10, 0) == (None, list(epochs.TRIED["diffusion"]))
-    halves = some(epochs, "gpt", "of halves", 0, 0.0, 1.0) | {"curve": [[1, 1.0, 4.0], [2, 2.2, 1.4], [3, 1.0, 2.9]]}
+    rate = some(epochs, "gpt", next(name for name in epochs.RATES if name.startswith("masked")), 0, 0.5, 1.0)
+    assert epochs.chosen([*runs, rate], "gpt", 10, 0) == (names[0], [])  # the other plans had no such choice
+    halves = some(epochs, "gpt", names[3], 0, 0.0, 1.0) | {"curve": [[1, 1.0, 4.0], [2, 2.2, 1.4], [3, 1.0, 2.9]]}
     assert epochs.nats_of(halves) == pytest.approx(1.8)  # not 1.0, nor 1.4: both halves choose
-    assert epochs.chosen([*runs, halves], "gpt", 10, 0)[0] == "of halves"
+    assert epochs.chosen([*runs, halves], "gpt", 10, 0)[0] == names[3]
 
 
 def test_a_row_counts_what_was_measured_on_the_windows_that_count(epochs):

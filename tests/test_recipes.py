@@ -444,19 +444,22 @@ def test_what_reading_on_costs_is_the_end_of_the_longest_run_that_nothing_holds_
 
 
 def test_another_rate_is_compared_with_the_same_regulariser_and_seed(command):
-    def run(name, seed, *curve):
-        return {"kind": "gpt", "epochs": 10, "regulariser": name, "seed": seed, "curve": [[n, *v] for n, v in curve]}
+    """On the windows that count, where both have run."""
+
+    def run(name, seed, nats, **counted):
+        counted = counted or {"windows": [nats]}
+        return {"kind": "gpt", "epochs": 10, "regulariser": name, "seed": seed, "nats_per_char": nats} | counted
 
     runs = [
-        run("dropout", 0, (1, (2.5,)), (2, (2.0,)), (3, (2.2,))),
-        run("dropout", 1, (1, (9.0,))),
-        run("dropout, rate halved", 0, (1, (2.0, 2.2)), (2, (3.0, 1.9))),
-        run("dropout, rate doubled", 0, (1, (1.75,))),
-        run("dropout, rate doubled", 1, (1, (1.0,))),
+        *(run("dropout", seed, nats) for seed, nats in enumerate((2.0, 2.5, 4.0))),
+        *(run("dropout, rate doubled", seed, nats) for seed, nats in ((0, 1.75), (1, 2.25), (2, 3.9))),
+        run("dropout, rate halved", 0, 2.125),
+        run("dropout, rate halved", 1, 9.0, searched=True),  # on the windows that choose only
+        run("dropout, rate halved", 3, 9.0),
     ]
     said = command("sections_of_epochs").rates(runs)
-    assert "doubled -0.250 (gpt, 10 epochs, dropout); halved +0.100 (gpt, 10 epochs, dropout)." in said
-    assert command("sections_of_epochs").rates(runs[:2]) == ""
+    assert "doubled -0.200 ± 0.050 (gpt, 10 epochs, dropout); halved +0.125, one seed (gpt" in said
+    assert command("sections_of_epochs").rates(runs[:3]) == ""
 
 
 def test_a_search_at_another_size_stands_beside_the_first(page):
