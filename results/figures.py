@@ -175,7 +175,7 @@ def epochs(numbers: dict, folder: Path) -> None:
         axes[0].set(ylim=(min(values) - 0.1, max(values) + 0.2), title="How often can a text be read?")
         axes[1].set(title="The end of it, ± one standard error")
         said = (
-            f"dotted: no regulariser, last step,\non the windows that choose\n(the GPT's goes on to {ends[-1][1]:.1f})"
+            f"dotted: no regulariser,\nlast step, on the\nwindows that choose\n(the GPT's goes on to {ends[-1][1]:.1f})"
         )
         axes[0].annotate(said, (0.98, 0.97), xycoords="axes fraction", fontsize=9, ha="right", va="top")
 

@@ -2,6 +2,7 @@
 
 import math
 import statistics
+from collections.abc import Iterable
 
 from scipy.stats import t as student
 from sections import prose
@@ -120,15 +121,29 @@ def plain(runs: list[dict]) -> dict[tuple[str, int], list[list]]:
 
 
 def looks(runs: list[dict]) -> str:
-    """How often a whole run is looked at."""
-    times, said = {of: len(curve) for of, curve in plain(runs).items()}, []
-    for n in sorted(set(times.values())):
-        of = {
-            k: [str(epochs) for kind, epochs in sorted(times) if (kind, times[kind, epochs]) == (k, n)] for k in KINDS
-        }
-        where = [f"{kind}: {', '.join(epochs)} epochs" for kind, epochs in of.items() if epochs]
-        said.append(f"{n} times ({'; '.join(where)})")
-    return f"While it chooses, a run is looked at {' or '.join(said)}; between two looks a better moment may pass."
+    """How often a whole run is looked at: most as the one that nothing regularises, some more often."""
+
+    def planned(r: dict) -> int:
+        return round(len(r["curve"]) * r["steps"] / r["curve"][-1][0])
+
+    usual = {(r["kind"], r["epochs"]): planned(r) for r in runs if (r["regulariser"], r["seed"]) == ("none", 0)}
+    said = [f"{n} times ({plans(of for of in usual if usual[of] == n)})" for n in sorted(set(usual.values()))]
+    other = {}
+    for r in (r for r in runs if r["seed"] == 0 and ", rate " not in r["regulariser"]):
+        of, n = (r["kind"], r["epochs"]), planned(r)
+        if n != usual.get(of, n):
+            other.setdefault((n, r["regulariser"]), []).append(of)
+    more = "".join(f", but {n} times with {name} ({plans(of)})" for (n, name), of in other.items())
+    return (
+        f"While it chooses, a run is looked at {' or '.join(said)}{more}; between two looks a better moment may pass."
+    )
+
+
+def plans(of: Iterable[tuple[str, int]]) -> str:
+    """Twins and their numbers of epochs, in words."""
+    pairs = sorted(of)
+    by = {kind: [str(n) for k, n in pairs if k == kind] for kind in KINDS}
+    return "; ".join(f"{kind}: {', '.join(epochs)} epochs" for kind, epochs in by.items() if epochs)
 
 
 def untried(rows: list[dict]) -> str:
