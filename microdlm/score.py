@@ -42,7 +42,7 @@ def verdict(recording: Recording) -> list[Text]:
         of = sorted(((v, lane) for lane in recording.lanes if (v := value(lane)) is not None), key=lambda pair: pair[0])
         if len(of) < 2:
             continue
-        best = [lane for v, lane in of if v == of[0][0]]
+        best = [lane for v, lane in of if f"{v:{form}}" == f"{of[0][0]:{form}}"]  # by a digit that shows, or alike
         won, others = Text(f"{measure}: "), ", ".join(f"{v:{form}}" for v, _ in of[len(best) :])
         names = [Text(lane.name, f"bold {STYLES[lane.kind]}") for lane in best]
         won.append_text(Text(" and ").join(names) if others else Text("all alike"))

@@ -139,6 +139,9 @@ def test_a_tie_is_called_one_and_who_was_not_judged_does_not_win():
     unheard = [line.plain for line in verdict(scene(replace(a, judge=None), b))]
     assert not any(line.startswith("Likeliest") for line in unheard) and len(unheard) == 4
     assert [line.plain for line in verdict(scene(a))] == said[-1:]  # nobody races alone
+    near = [told("abcdefgh", name=name, pace=pace) for name, pace in (("ay", 0.125), ("bee", 0.12504), ("sea", 0.126))]
+    assert verdict(scene(*near[:2]))[2].plain == "Least time: all alike, 0.750"  # nobody wins by a digit that is hidden
+    assert verdict(scene(*near))[2].plain == "Least time: ay and bee, 0.750 against 0.756"
 
 
 def on(columns=80, rows=24, **how) -> Console:
