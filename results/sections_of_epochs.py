@@ -115,9 +115,9 @@ def scarce(numbers: dict) -> str:
     )
 
 
-def plain(runs: list[dict]) -> dict[tuple[str, int], list[list]]:
-    """Twin and number of epochs -> the curve of the run that nothing regularises and nothing ends early."""
-    return {(r["kind"], r["epochs"]): r["curve"] for r in runs if (r["regulariser"], r["seed"]) == ("none", 0)}
+def plain(runs: list[dict]) -> dict[tuple[str, int], dict]:
+    """Twin and number of epochs -> the run that nothing regularises and nothing ends early."""
+    return {(r["kind"], r["epochs"]): r for r in runs if (r["regulariser"], r["seed"]) == ("none", 0)}
 
 
 def looks(runs: list[dict]) -> str:
@@ -126,7 +126,7 @@ def looks(runs: list[dict]) -> str:
     def planned(r: dict) -> int:
         return round(len(r["curve"]) * r["steps"] / r["curve"][-1][0])
 
-    usual = {(r["kind"], r["epochs"]): planned(r) for r in runs if (r["regulariser"], r["seed"]) == ("none", 0)}
+    usual = {of: planned(r) for of, r in plain(runs).items()}
     said = [f"{n} times ({plans(of for of in usual if usual[of] == n)})" for n in sorted(set(usual.values()))]
     other = {}
     for r in (r for r in runs if r["seed"] == 0 and ", rate " not in r["regulariser"]):
@@ -158,9 +158,9 @@ def untried(rows: list[dict]) -> str:
 
 def unchecked(runs: list[dict]) -> str:
     """What reading on costs whom nothing holds back."""
-    curves = plain(runs)
-    most = max(set.intersection(*({n for kind, n in curves if kind == k} for k in KINDS)))
-    ours, other = (statistics.mean(curves[kind, most][-1][1:]) for kind in KINDS)
+    whole = plain(runs)
+    most = max(set.intersection(*({n for kind, n in whole if kind == k} for k in KINDS)))
+    ours, other = (statistics.mean(whole[kind, most]["curve"][-1][1:]) for kind in KINDS)
     return (
         f"With no regulariser and no early stop, {most} epochs end at ≤ {ours:.3f} for diffusion and at {other:.3f} "
         "for the GPT (seed 0, the windows that choose)."

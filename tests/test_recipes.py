@@ -2,6 +2,7 @@
 
 import json
 import math
+import statistics
 from types import SimpleNamespace
 
 import pytest
@@ -423,13 +424,16 @@ def test_what_the_readme_says_of_scarce_text_is_what_was_measured(command):
     assert f"loses least after {other['best_epoch']:.0f} of 100 planned" in readme
     gap, error, sure = sections.apart(ours, other, runs)
     assert f"bound is {gap:.3f} ± {error:.3f} nats above that" in readme and gap > 0 and sure
-    assert f"comes within {gap / other['nats_per_char']:.0%} of the GPT's" in readme
+    assert f"comes within {100 * gap / other['nats_per_char']:.0f} % of the GPT's" in readme
     assert not sections.apart(*pairs[1000], runs)[2] and pairs[1000][0]["best_epoch"] > 980
-    left_alone = sections.plain(runs)
-    ends = {kind: left_alone[kind, 1000][-1][-1] for kind in ("diffusion", "gpt")}
-    assert ends["gpt"] > math.log(65) > 1.5 * ends["diffusion"]  # 65 characters: what a blind guess costs
-    before, since = (min(r["nats_per_char"] for r in rows if r["epochs"] == n) for n in (300, 1000))
-    assert before < since  # of the GPT: to plan for more readings gains it nothing
+    ends = [statistics.mean(sections.plain(runs)[kind, 1000]["curve"][-1][1:]) for kind in sections.KINDS]
+    assert ends[1] > math.log(65) > 1.5 * ends[0]  # 65 characters: what a blind guess costs
+    assert pairs[300][1]["nats_per_char"] < pairs[1000][1]["nats_per_char"]  # to plan for more gains the GPT nothing
+    nats_of, found = command("epochs").nats_of, {"diffusion": [], "gpt": []}
+    for r in (r for r in runs if r["seed"] == 0 and r["regulariser"] in command("epochs").TRIED[r["kind"]]):
+        if r["regulariser"] != other["regulariser"]:
+            found[r["kind"]].append(nats_of(r))
+    assert min(found["diffusion"]) < min(found["gpt"])  # who seemed to win: on the windows that choose, as all have run
 
 
 def test_the_regulariser_that_was_looked_at_more_often_is_chosen_without_that_too(command):
